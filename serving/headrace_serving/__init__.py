@@ -1,0 +1,1 @@
+"""Inference pipelines: a request, its features and a model's answer, logged."""
