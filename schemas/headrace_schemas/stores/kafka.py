@@ -322,7 +322,8 @@ class TopicReader:
             for message in self.read(timeout_s=0.05):
                 silent_since = time.monotonic()
                 partition, offset = message.partition(), message.offset()
-                assert partition is not None and offset is not None  # a record without an error has both
+                assert partition is not None  # a record without an error has both
+                assert offset is not None
                 if offset < ends[partition]:
                     yield message
             # Positions and not records decide: the last offsets of a partition may be aborted or compacted away.
