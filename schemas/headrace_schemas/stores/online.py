@@ -1,0 +1,266 @@
+"""The online store: Redis as readers and operators see it.
+
+Connecting, the memory policy, which views are registered, how far each has come, and reading states. Writing is the worker's
+alone, through the scripts of `headrace_schemas.stores.lanes`. A reader sees single entities at their last commit; it goes to
+the master, never retries by itself, and says at once when Redis does not answer. What may not live here: folding, what a
+model does without its features.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from headrace.errors import CodecError, ConfigError, ServiceUnavailable
+from headrace_schemas.keys import KeyedView, ViewKeys, views_key
+from headrace_schemas.stores.async_online import AsyncOnlineReader
+from headrace_schemas.stores.lanes import LaneRecord, lowest
+from headrace_schemas.stores.resp import Address
+
+if TYPE_CHECKING:
+    from headrace.kernel import States
+    from headrace.views import FeatureView
+
+__all__ = [
+    "AsyncOnlineReader",
+    "OnlineReader",
+    "RegisteredView",
+    "check_policy",
+    "committed",
+    "connect",
+    "evicted_keys",
+    "lane_records",
+    "progress",
+    "progress_fields",
+    "register_views",
+    "registered_views",
+]
+
+PATIENCE_S = 15.0  # how long a missing Redis is waited for at start
+_PAUSE_S = 0.25
+_TIMEOUT_S = 5.0
+
+
+def connect(url: str, *, patience_s: float = PATIENCE_S) -> redis.Redis:
+    """A client for everything but the hot paths. It sends each command once: a retried script would run twice.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``.
+        patience_s: how long a missing server is waited for.
+
+    Raises:
+        ConfigError: the URL is none.
+        ServiceUnavailable: no server answered in time, or it refused us.
+    """
+    address = Address.parse(url)
+    client = redis.Redis.from_url(
+        url,
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+        retry_on_error=[],
+        socket_timeout=_TIMEOUT_S,
+        socket_connect_timeout=_TIMEOUT_S,
+    )
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            client.ping()
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            refused = isinstance(error, redis.AuthenticationError)
+            if refused or time.monotonic() > deadline:
+                client.close()
+                raise ServiceUnavailable("Redis", str(address), str(error)) from error
+            time.sleep(_PAUSE_S)
+        except redis.RedisError as error:
+            client.close()
+            raise ServiceUnavailable("Redis", str(address), str(error)) from error
+        else:
+            return client
+
+
+def check_policy(client: redis.Redis) -> None:
+    """Refuse a Redis that may throw states away to make room.
+
+    Raises:
+        ConfigError: its memory policy evicts keys; an evicting server lost 40 % of the states in a trial while every
+            watermark looked perfect.
+    """
+    policy = _info(client, "memory").get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise ConfigError(
+            f"Redis at {_place(client)}: maxmemory-policy must be noeviction, because an evicted state is a wrong feature, "
+            f"but it is {policy}; run `redis-cli CONFIG SET maxmemory-policy noeviction` and keep it in redis.conf"
+        )
+
+
+def evicted_keys(client: redis.Redis) -> int:
+    """How many keys the server has evicted since its start; anything but a standstill means lost states."""
+    return int(cast(int, _info(client, "stats").get("evicted_keys", 0)))
+
+
+def _info(client: redis.Redis, section: str) -> Mapping[str, object]:
+    return cast(Mapping[str, object], client.info(section))
+
+
+def _place(client: redis.Redis) -> str:
+    options = client.connection_pool.connection_kwargs
+    return str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")
+
+
+# --- registered views ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredView:
+    """A view whose lanes count; written by the worker when it starts.
+
+    Args:
+        name: the view's name.
+        layout_fingerprint: physical layout; part of every key.
+        finalizer_fingerprint: how features are finished from a state.
+        lanes: number of lanes.
+        topic: the topic of its events.
+    """
+
+    name: str
+    layout_fingerprint: str
+    finalizer_fingerprint: str
+    lanes: int
+    topic: str
+
+    def keys(self, namespace: str) -> ViewKeys:
+        """The names of its keys in Redis."""
+        return ViewKeys.of(namespace, self.name, self.layout_fingerprint, self.lanes)
+
+
+def register_views(client: redis.Redis, namespace: str, views: Iterable[FeatureView]) -> None:
+    """Make exactly these views the registered ones of the namespace.
+
+    Lanes of views that are no longer registered, or that were registered with another layout, stay in Redis but count for
+    nothing: they neither hold back nor rewind the position at which the source starts.
+    """
+    fields: dict[Any, Any] = {}
+    for view in views:
+        registered = RegisteredView(
+            view.name, view.layout_fingerprint, view.finalizer_fingerprint, view.lanes, view.event.topic
+        )
+        fields[view.name] = json.dumps(asdict(registered), sort_keys=True)
+    with client.pipeline(transaction=True) as pipe:
+        pipe.delete(views_key(namespace))
+        if fields:
+            pipe.hset(views_key(namespace), mapping=fields)
+        pipe.execute()
+
+
+def registered_views(client: redis.Redis, namespace: str) -> dict[str, RegisteredView]:
+    """The registered views of the namespace, by name."""
+    found = cast("Mapping[bytes, bytes]", client.hgetall(views_key(namespace)))
+    try:
+        return {name.decode(): RegisteredView(**json.loads(value)) for name, value in sorted(found.items())}
+    except (TypeError, ValueError) as error:
+        raise CodecError(f"registered views of namespace {namespace!r}", str(error)) from None
+
+
+# --- how far a view has come -----------------------------------------------------------------------------------------
+
+
+def lane_records(client: redis.Redis, keys: ViewKeys) -> list[LaneRecord]:
+    """The records of all lanes of a view, as they are now. Only a hint to anyone who does not own the lanes."""
+    with client.pipeline(transaction=False) as pipe:
+        for lane in range(keys.lanes):
+            pipe.hgetall(keys.lane_key(lane))
+        return [LaneRecord.decode(fields) for fields in cast("list[dict[bytes, bytes]]", pipe.execute())]
+
+
+def committed(client: redis.Redis, keys: ViewKeys) -> dict[int, int]:
+    """The next offset below which every lane of a view is committed, by partition; exact, one read per lane.
+
+    Lanes without traffic advance once a second, so this may trail `progress` by that much.
+    """
+    records = lane_records(client, keys)
+    known = {place for record in records for place in record.watermarks}
+    lows = {partition: lowest(records, topic_id, partition) for topic_id, partition in known}
+    return {partition: low for partition, low in sorted(lows.items()) if low is not None}
+
+
+def progress_fields(shard: int, shards: int, positions: Mapping[int, int]) -> dict[bytes, bytes]:
+    """The fields that one shard of a worker group writes to say how far its lanes are committed.
+
+    Args:
+        shard: this shard.
+        shards: how many there are; the lanes of shard s are those with lane % shards = s.
+        positions: the next offset of each partition.
+
+    >>> progress_fields(0, 2, {5: 120})
+    {b'0/2/5': b'120'}
+    """
+    return {f"{shard}/{shards}/{partition}".encode(): b"%d" % position for partition, position in positions.items()}
+
+
+def progress(client: redis.Redis, namespace: str, view: KeyedView) -> dict[int, int]:
+    """The next offset below which a view is committed, by partition: written after each acknowledged flush.
+
+    For status, freshness and waiting; never for correctness. A field once written stays true, so fields of a group of another
+    size do no harm: a partition's position is the highest that all shards of some group have reached.
+    """
+    fields = cast("Mapping[bytes, bytes]", client.hgetall(ViewKeys(namespace, view).progress_key))
+    groups: dict[tuple[int, int], dict[int, int]] = {}
+    for name, value in fields.items():
+        shard, shards, partition = (int(part) for part in name.split(b"/"))
+        groups.setdefault((partition, shards), {})[shard] = int(value)
+    found: dict[int, int] = {}
+    for (partition, shards), positions in sorted(groups.items()):
+        if len(positions) == shards:
+            found[partition] = max(found.get(partition, 0), min(positions.values()))
+    return found
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+class OnlineReader:
+    """Reads states in plain code: command line, reports, tests.
+
+    Args:
+        client: a client from `connect`.
+        namespace: the project's namespace.
+    """
+
+    def __init__(self, client: redis.Redis, namespace: str) -> None:
+        self._client, self._namespace = client, namespace
+
+    def states(self, view: FeatureView, keys: Sequence[bytes]) -> States:
+        """The states of entities, empty where there is none.
+
+        Args:
+            view: the feature view.
+            keys: entity keys (`headrace_schemas.keys.encode_key`).
+
+        Raises:
+            ServiceUnavailable: Redis does not answer.
+        """
+        from headrace.kernel import States
+
+        names = ViewKeys(self._namespace, view)
+        try:
+            found = self._client.mget([names.locate(key) for key in keys]) if keys else []
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise ServiceUnavailable("Redis", _place(self._client), str(error)) from error
+        return States.from_list(cast("list[bytes | None]", found))
+
+    def features(self, view: FeatureView, keys: Sequence[bytes], at_us: int) -> npt.NDArray[np.float64]:
+        """The features of entities at a moment, one row per key, in the view's order; NaN is null."""
+        from headrace import kernel
+        from headrace.layout import Layout
+
+        states = self.states(view, keys)
+        return kernel.read(Layout.of(view), states, np.full(len(keys), at_us, np.int64))
