@@ -1,0 +1,321 @@
+"""The offline log: one Delta table per event and one for predictions, written by one writer per table partition.
+
+Exactly once, through the table itself: every commit carries, for each Kafka partition, the offset behind the last record that
+it covers (a Delta application transaction ``<topic id>/<partition>``). An append loads the newest handle, compares, cuts off
+the rows below, and commits *through that handle*; if somebody else advanced the same partition in between, Delta reports the
+conflict, nothing is written, and the writer is fenced. Delta does not compare application transactions by itself, so the
+comparison here is what keeps a restarted writer from appending twice.
+
+A table belongs to one topic identity; a topic that was re-created counts from zero and must not continue it. What may not
+live here: what the columns mean (``tables.py``), decoding, when to commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import deltalake
+import polars as pl
+from arro3.core import Table as ArrowTable
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+import headrace as hr
+from headrace.errors import Fenced, Gap, IdentityError, StoreError
+from headrace_schemas.settings import Settings
+from headrace_schemas.tables import OFFSET, PARTITION, TableSchema, event_schema
+
+_TOPIC_ID = "headrace.topicId"
+# Parquet statistics let readers skip files; Delta's own checkpoints keep loading short however many commits there are.
+_CONFIGURATION = {"delta.checkpointInterval": "50"}
+_WRITER = deltalake.WriterProperties(compression="ZSTD", compression_level=1)
+_COMPACT_FILE_BYTES = 128 * 1024 * 1024
+_KEEP_HOURS = 7 * 24  # how long files that compaction replaced stay for readers of older versions
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What a compaction did."""
+
+    files_before: int
+    files_after: int
+
+
+class LogTable:
+    """One Delta table of records with Kafka offsets.
+
+    Opening makes nothing: a table that nobody wrote yet reads as empty. The first append makes it.
+
+    Args:
+        path: the table's directory.
+        schema: its columns.
+        topic_id: the broker's id of the topic that it is filled from; needed to append and to ask for a watermark of a
+            table that does not exist yet.
+
+    Raises:
+        IdentityError: the table was filled from another topic identity.
+        StoreError: the directory is not readable as a table, or its columns have other types.
+    """
+
+    def __init__(self, path: Path, schema: TableSchema, topic_id: str | None = None) -> None:
+        self.path, self.schema = Path(path).absolute(), schema
+        clash = _hive_names(self.path) & set(schema.frame_schema)
+        if clash:
+            raise StoreError(
+                f"log of {schema.name} at {self.path}: no directory above a table may be called after one of its columns, "
+                f"but one begins with {min(clash)}=; set [log] path to another directory"
+            )
+        self._topic_id = topic_id
+        self._table: deltalake.DeltaTable | None = None
+        self.refresh()
+
+    @classmethod
+    def open(cls, path: Path, schema: TableSchema, topic_id: str | None = None) -> LogTable:
+        """The table at a path; see the class."""
+        return cls(path, schema, topic_id)
+
+    @property
+    def version(self) -> int:
+        """The version of the newest commit that this handle has seen; -1 before the first."""
+        return -1 if self._table is None else int(self._table.version())
+
+    @property
+    def topic_id(self) -> str | None:
+        """The topic identity that the table is filled from."""
+        return self._topic_id
+
+    def refresh(self) -> None:
+        """See what others have committed."""
+        with self._errors("read"):
+            if self._table is not None:
+                self._table.update_incremental()
+                return
+            with contextlib.suppress(TableNotFoundError):
+                self._table = deltalake.DeltaTable(str(self.path))
+        if self._table is not None:
+            self._check_identity(self._table)
+            self._check_types(self._table)
+
+    def watermark(self) -> dict[int, int]:
+        """The offset behind the last covered record, by Kafka partition, as of the newest commit."""
+        self.refresh()
+        return self._watermark()
+
+    def append(self, frame: pl.DataFrame, progress: Mapping[int, tuple[int, int]]) -> int:
+        """Add the rows that are not there yet, and advance the watermark, in one commit.
+
+        Args:
+            frame: rows of the table's columns; each lies in the range of its partition.
+            progress: per partition the covered range (from, next): offsets that hold no row (rejected, aborted or compacted
+                records) are covered as well.
+
+        Returns:
+            The number of rows added: 0 where everything was there already.
+
+        Raises:
+            Gap: a range begins behind the watermark; nothing is written.
+            Fenced: somebody else advanced one of these partitions meanwhile; nothing is written.
+            StoreError: the disk refused, or a row lies outside its range; nothing is written.
+        """
+        self.refresh()
+        table = self._table if self._table is not None else self._create()
+        known = self._watermark()
+        for partition, (start, _) in progress.items():
+            if start > known.get(partition, start):
+                raise Gap(f"log of {self.schema.name}, partition {partition}", known[partition], start)
+        advance = {p: upto for p, (start, upto) in progress.items() if upto > known.get(p, start)}
+        rows = self._rows(frame, progress, known)
+        if advance:
+            self._commit(table, rows, advance, known)
+        return rows.height
+
+    def scan(self, version: int | None = None) -> pl.LazyFrame:
+        """The rows, lazily; filters on ``_partition`` and ``_offset`` skip files. The order is not promised.
+
+        Args:
+            version: the version to read; by default the newest.
+
+        The values are bit for bit those that were appended.
+        """
+        self.refresh()
+        table = self._table
+        if version is not None:
+            with self._errors("read"):
+                table = deltalake.DeltaTable(str(self.path), version=version)
+        if table is None or not (files := self._files(table)):
+            return pl.LazyFrame(schema=self.schema.frame_schema)
+        stored = pl.scan_parquet(
+            files,
+            schema=self.schema.stored_schema,
+            hive_partitioning=True,
+            # Directories above the table may look like partitions as well, and polars wants to be told of them.
+            hive_schema={PARTITION: pl.Int32(), **dict.fromkeys(_hive_names(self.path), pl.String())},
+            missing_columns="insert",  # files from before a field was added
+            extra_columns="ignore",  # files from after one, read by an older program
+        )
+        return stored.select(column.from_stored() for column in self.schema.columns)
+
+    def files(self) -> int:
+        """The number of live data files: what makes commits and scans slow when it grows."""
+        self.refresh()
+        return 0 if self._table is None else len(self._files(self._table))
+
+    def compact(self, *, keep_hours: int = _KEEP_HOURS) -> Compacted:
+        """Merge small files; rows and offsets stay as they are, and appends go on meanwhile.
+
+        Args:
+            keep_hours: files that were replaced longer ago than this are deleted. A reader of an older version that runs
+                longer than this fails.
+        """
+        before = self.files()
+        if self._table is not None and before:
+            with self._errors("compact"):
+                self._table.optimize.compact(target_size=_COMPACT_FILE_BYTES, writer_properties=_WRITER)
+                self._table.vacuum(retention_hours=keep_hours, dry_run=False, enforce_retention_duration=False)
+        return Compacted(files_before=before, files_after=self.files())
+
+    def _files(self, table: deltalake.DeltaTable) -> list[Path]:
+        # Not file_uris(): it percent-encodes the directories above the table, and no reader decodes them again.
+        return [self.path / str(relative) for relative in table.get_add_actions().column("path").to_pylist()]
+
+    def _watermark(self) -> dict[int, int]:
+        if self._table is None:
+            return {}
+        found = {p: self._table.transaction_version(self._app(p)) for p in range(self._partitions())}
+        return {partition: offset for partition, offset in found.items() if offset is not None}
+
+    def _partitions(self) -> int:
+        # Delta answers for one application at a time, so one of them counts how many there are to ask for.
+        assert self._table is not None
+        return self._table.transaction_version(self._app("partitions")) or 0
+
+    def _app(self, partition: int | str) -> str:
+        return f"{self._topic_id}/{partition}"
+
+    def _create(self) -> deltalake.DeltaTable:
+        if self._topic_id is None:
+            raise StoreError(
+                f"log of {self.schema.name} at {self.path}: appending needs the id of the topic that is logged, "
+                f"but none was given; open the table with topic_id"
+            )
+        columns = ArrowTable.from_arrow(pl.DataFrame(schema=self.schema.stored_schema)).schema
+        with self._errors("create"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            # "ignore": of two writers that make it at once one does, and both go on with what is there.
+            deltalake.DeltaTable.create(
+                str(self.path),
+                columns,
+                mode="ignore",
+                partition_by=[PARTITION],
+                configuration={**_CONFIGURATION, _TOPIC_ID: self._topic_id},
+                raise_if_key_not_exists=False,
+            )
+        self.refresh()
+        assert self._table is not None
+        return self._table
+
+    def _check_identity(self, table: deltalake.DeltaTable) -> None:
+        recorded = table.metadata().configuration.get(_TOPIC_ID)
+        if self._topic_id is not None and recorded != self._topic_id:
+            raise IdentityError(
+                self.schema.name,
+                required=f"topic id {recorded}, from which the log at {self.path} was filled",
+                got=f"topic id {self._topic_id}",
+                remedy="the topic was made anew: set [log] path to a new directory, or move this one away",
+            )
+        self._topic_id = recorded
+
+    def _check_types(self, table: deltalake.DeltaTable) -> None:
+        held = pl.DataFrame(ArrowTable.from_pydict({}, schema=table.schema().to_arrow())).schema
+        for column in self.schema.columns:
+            if column.name in held and held[column.name] != column.stored:
+                raise StoreError(
+                    f"log of {self.schema.name} at {self.path}: column {column.name!r} must be {held[column.name]}, as in "
+                    f"its files, but it is declared as {column.stored}; give the changed event a new name, "
+                    f"or set [log] path to a new directory"
+                )
+
+    def _rows(
+        self, frame: pl.DataFrame, progress: Mapping[int, tuple[int, int]], known: Mapping[int, int]
+    ) -> pl.DataFrame:
+        """The rows to add, in stored form: those at or above the watermark."""
+        ranges = pl.DataFrame(
+            {
+                PARTITION: list(progress),
+                "_from": [start for start, _ in progress.values()],
+                "_next": [upto for _, upto in progress.values()],
+                "_known": [known.get(partition, start) for partition, (start, _) in progress.items()],
+            },
+            schema={PARTITION: pl.Int32(), "_from": pl.Int64(), "_next": pl.Int64(), "_known": pl.Int64()},
+        )
+        placed = frame.join(ranges, on=PARTITION, how="left", maintain_order="left")
+        inside = placed.select(
+            pl.col(OFFSET).is_between("_from", "_next", closed="left").fill_null(value=False)
+        ).to_series()
+        if not inside.all():
+            row = placed.filter(~inside).row(0, named=True)
+            raise StoreError(
+                f"log of {self.schema.name}: every row must lie in the range of its partition, but partition "
+                f"{row[PARTITION]} has offset {row[OFFSET]} and range {progress.get(row[PARTITION])}; pass the range of the batch"
+            )
+        fresh = placed.filter(pl.col(OFFSET) >= pl.col("_known"))
+        return fresh.select(column.to_stored() for column in self.schema.columns)
+
+    def _commit(
+        self, table: deltalake.DeltaTable, rows: pl.DataFrame, advance: Mapping[int, int], known: Mapping[int, int]
+    ) -> None:
+        transactions = [deltalake.Transaction(self._app(p), upto) for p, upto in sorted(advance.items())]
+        partitions = max(advance) + 1
+        if partitions > self._partitions():
+            transactions.append(deltalake.Transaction(self._app("partitions"), partitions))
+        columns = {field.name for field in table.schema().fields}
+        try:
+            with self._errors("append"):
+                deltalake.write_deltalake(
+                    table,
+                    rows,
+                    mode="append",
+                    # Only where the columns differ: it rewrites the table's metadata, which conflicts with other commits.
+                    schema_mode=None if columns == set(rows.columns) else "merge",
+                    writer_properties=_WRITER,
+                    commit_properties=deltalake.CommitProperties(app_transactions=transactions),
+                )
+        except CommitFailedError as error:
+            moved = ", ".join(f"{p} at {known.get(p, 0)}" for p in sorted(advance))
+            raise Fenced(f"log of {self.schema.name}, partitions {moved}") from error
+
+    @contextlib.contextmanager
+    def _errors(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except (CommitFailedError, TableNotFoundError):
+            raise
+        except (DeltaError, OSError) as error:
+            raise StoreError(
+                f"log of {self.schema.name} at {self.path}: it could not {verb} ({error}); nothing was changed; "
+                f"free space or mend the directory's permissions, or set [log] path to another directory"
+            ) from error
+
+
+def _hive_names(path: Path) -> set[str]:
+    return {part.split("=", 1)[0] for part in path.parts if "=" in part}
+
+
+def event_log(settings: Settings, event: hr.Event, topic_id: str | None = None) -> LogTable:
+    """The log of an event's validated records.
+
+    Args:
+        settings: the project's.
+        event: the event.
+        topic_id: the broker's id of its topic; a writer gives it, a reader need not.
+    """
+    return LogTable.open(settings.log_path / "events" / event.name, event_schema(event), topic_id)
+
+
+def prediction_log(settings: Settings, topic_id: str | None = None) -> LogTable:
+    """The log of served predictions."""
+    from headrace_schemas.predictions import prediction_schema
+
+    return LogTable.open(settings.log_path / "predictions", prediction_schema(), topic_id)
