@@ -1,0 +1,27 @@
+"""Last: the value of the latest event."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.aggregations.algebra import Accumulator, Algebra, Finalizer, Observation, Reading
+
+
+class Last(Algebra):
+    """The value of the latest event by (event time, partition, offset); null without a value.
+
+    A late event does not replace it: order is event time, not arrival.
+
+    >>> stream = [Observation(20, 0, 1, 5.0, 5), Observation(10, 1, 7, 6.0, 6), Observation(20, 0, 9, 7.0, 7)]
+    >>> [Last.naive(stream[:n], Reading(at_us=60, scale=1, params={})) for n in range(4)]
+    [None, 5.0, 5.0, 7.0]
+    """
+
+    name = "last"
+    takes_field = True
+    accumulators = (Accumulator.COUNT, Accumulator.LAST)
+    finalizer = Finalizer.VALUE
+
+    @staticmethod
+    def naive(observations: Sequence[Observation], reading: Reading) -> float | None:
+        return max(observations, key=lambda o: o.order).value if observations else None
