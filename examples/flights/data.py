@@ -71,17 +71,14 @@ def with_times(table: pl.DataFrame, zones: dict[str, str]) -> pl.DataFrame:
     )
     # Polars converts one zone at a time; a destination has one.
     table = pl.concat([_arrive(group, zone) for (zone,), group in table.group_by("_zone", maintain_order=True)])
+    landed = pl.col("_arrives_at") + minutes("arr_delay")
+    possible = pl.col("departed_at") + minutes("air_time")
     return (
         table.with_columns(
             scheduled_minutes=(pl.col("_arrives_at") - pl.col("scheduled_at")).dt.total_minutes(),
             departed_at=pl.col("scheduled_at") + minutes("dep_delay"),
         )
-        .with_columns(
-            arrived_at=pl.max_horizontal(
-                pl.col("_arrives_at") + minutes("arr_delay"),
-                pl.col("departed_at") + minutes("air_time"),
-            )
-        )
+        .with_columns(arrived_at=pl.when(landed < possible).then(possible).otherwise(landed))
         .drop("_zone", "_arrival", "_arrives_at")
     )
 
