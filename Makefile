@@ -82,6 +82,6 @@ $(DEV): pyproject.toml
 # Apache Kafka for the tests: its jars from Maven Central. Needs Java 17 and Maven; a local `redis-server` is expected beside it.
 .PHONY: kafka
 kafka: $(KAFKA)/.complete ## fetch Apache Kafka's jars for the tests (Java 17 and Maven needed)
-$(KAFKA)/.complete: ops/kafka/pom.xml
-	@sh ops/kafka/fetch.sh $(KAFKA)
+$(KAFKA)/.complete: ops/kafka/pom.xml ops/kafka/fetch.sh
+	@sh ops/kafka/fetch.sh $(KAFKA) $(KAFKA_VERSION)
 	@touch $@
