@@ -73,11 +73,11 @@ class RawBatch:
         )
 
     def arrival_us(self) -> npt.NDArray[np.int64]:
-        """The recorded arrival of each row: the later of Kafka's timestamp and the receive time.
+        """The recorded arrival of each row: Kafka's timestamp, or the receive time where the topic keeps none.
 
-        A replay reads the same Kafka timestamps; its receive time is only later, so what was accepted once stays accepted.
+        Never the later of both: readers of one topic receive at different times and have to judge alike.
         """
-        return np.maximum(self.timestamp_us, self.received_us)
+        return np.where(self.timestamp_type == NO_TIMESTAMP, self.received_us, self.timestamp_us)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,159 @@
+"""Events to bytes and back: the one place where a record on a topic becomes rows, and where it is judged.
+
+Every reader of a topic (the feature pipeline, the log writer, a replay) decodes through `EventCodec`, so that they agree on
+which records are events and which are dead letters. What may not live here: the formats (``avro.py``, ``jsons.py``), the rules
+(``contracts.py``), what happens to a reject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+import headrace as hr
+from headrace.errors import ContractError
+from headrace.fields import FieldType
+from headrace_schemas.avro import AvroDecoder, AvroEncoder
+from headrace_schemas.batches import (
+    Decoded,
+    RawBatch,
+    Reject,
+    hash_packed,
+    hash_values,
+    meta_columns,
+)
+from headrace_schemas.columns import Columnar
+from headrace_schemas.contracts import Contract
+from headrace_schemas.jsons import JsonDecoder, JsonEncoder
+from headrace_schemas.keys import encode_keys
+
+__all__ = ["Columns", "Decoded", "EventCodec", "RawBatch", "Reject", "frame_columns"]
+
+Columns = Mapping[str, npt.NDArray[np.generic]]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class _Decoder(Protocol):
+    def decode(self, values: Sequence[bytes]) -> Columnar: ...
+
+
+class _Encoder(Protocol):
+    def encode(self, record: Mapping[str, object]) -> bytes: ...
+
+
+class EventCodec:
+    """The codec of one event.
+
+    Args:
+        event: the event.
+        views: the project's feature views; those of this event add to its contract.
+    """
+
+    def __init__(self, event: hr.Event, views: Iterable[hr.FeatureView] = ()) -> None:
+        self.event = event
+        self._contract = Contract(event, views)
+        self._decoder: _Decoder
+        self._encoder: _Encoder
+        if event.format == "avro":
+            self._decoder, self._encoder = AvroDecoder(event.avro_schema), AvroEncoder(event.avro_schema)
+        else:
+            self._decoder, self._encoder = JsonDecoder(event), JsonEncoder(event)
+        self._times = tuple(name for name, field in event.fields.items() if field.type is FieldType.TIMESTAMP)
+
+    def encode(self, record: Mapping[str, object]) -> bytes:
+        """The bytes of a record, as a producer sends them.
+
+        Args:
+            record: a value for each field; nullable ones may be left out. Times are aware datetimes or microseconds.
+
+        Raises:
+            ContractError: a time has no zone.
+            CodecError: a value does not fit its field.
+        """
+        values = {name: record.get(name) for name in self.event.fields}
+        for name in self._times:
+            moment = values[name]
+            if isinstance(moment, datetime):
+                values[name] = to_us(name, moment)
+        return self._encoder.encode(values)
+
+    def decode(self, raw: RawBatch) -> Decoded:
+        """The rows that keep the contract, in their order, and the others with their reasons.
+
+        The frame has the event's fields (times as microseconds) and the meta columns; `Reject.row` counts in `raw`.
+        """
+        rows = np.arange(len(raw), dtype=np.int64)
+        values: list[bytes] = [value for value in raw.values if value]
+        rejects: list[Reject] = []
+        if len(values) < len(raw):
+            filled = np.fromiter(map(bool, raw.values), np.bool_, len(raw))
+            rejects += [Reject(int(row), _empty(raw.values[row]), "empty") for row in rows[~filled]]
+            rows = rows[filled]
+        decoded = self._decoder.decode(values)
+        rejects += [Reject(int(rows[fault.row]), fault.reason, "undecodable") for fault in decoded.faults]
+        frame, rows = decoded.frame, rows[decoded.rows]
+        keeps, broken = self._contract.check(frame, rows, raw.arrival_us()[rows])
+        if broken:
+            frame, rows = frame.filter(pl.Series(keeps)), rows[keeps]
+            rejects += broken
+        rejects.sort(key=lambda reject: reject.row)
+        time_us = frame[self.event.time].to_numpy()
+        return Decoded(frame.with_columns(meta_columns(raw, rows, time_us, self._hashes(frame, raw, rows))), rejects)
+
+    def _hashes(self, frame: pl.DataFrame, raw: RawBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+        if self.event.id is not None:
+            return hash_packed(*encode_keys(frame, [self.event.id]))
+        values = raw.values if len(rows) == len(raw) else [raw.values[row] for row in rows.tolist()]
+        return hash_values([value for value in values if value])
+
+
+def _empty(value: bytes | None) -> str:
+    return "the record must have a value, but it has none" if value is None else "the record's value must not be empty"
+
+
+def to_us(field: str, moment: datetime) -> int:
+    """Microseconds since 1970 of an aware datetime.
+
+    Raises:
+        ContractError: it has no zone.
+
+    >>> to_us("at", datetime(2013, 1, 1, tzinfo=UTC))
+    1356998400000000
+    """
+    if moment.tzinfo is None:
+        raise ContractError(field, "a time with a zone", f"{moment.isoformat()} without one")
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def frame_columns(frame: pl.DataFrame, event: hr.Event, names: Iterable[str]) -> Columns:
+    """Columns of a frame as the core computes with them.
+
+    Args:
+        frame: rows of the event.
+        event: the event.
+        names: its fields that are wanted.
+
+    Returns:
+        Per name: float64 with NaN for null (floats, and whatever is nullable), int64, bool, or an object array of texts.
+
+    Raises:
+        ContractError: a field that is never null holds a null.
+    """
+    return {name: _column(frame[name], event.fields[name]) for name in names}
+
+
+def _column(series: pl.Series, field: hr.Field) -> npt.NDArray[np.generic]:
+    if not field.nullable and series.null_count():
+        raise ContractError(series.name, field.expected, "null", int(series.is_null().arg_max() or 0))
+    if field.type is FieldType.STRING:
+        texts: npt.NDArray[np.generic] = series.to_numpy()
+        return texts.astype(object, copy=False)
+    numbers = series.cast(pl.Float64) if field.nullable or field.type is FieldType.FLOAT64 else series
+    return np.ascontiguousarray(numbers.to_numpy())

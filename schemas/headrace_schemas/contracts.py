@@ -1,0 +1,161 @@
+"""The contract of an event, checked on whole columns: what a decoded row must satisfy to enter state, log and training.
+
+Each expectation is one expression that marks the rows that break it; all are evaluated in one pass, and reasons are written
+only where there is a break. The verdict depends on the record and its recorded arrival alone, so that every reader of a topic,
+now or in a replay, sets the same records aside. What may not live here: decoding, dead letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+import headrace as hr
+from headrace.errors import ContractError
+from headrace.fields import EXACT_INTEGER, Field, FieldType
+from headrace_schemas.batches import Reject
+
+# Kafka's timestamps have milliseconds: an event of the same moment may be up to this much later.
+KAFKA_RESOLUTION_US = 999
+MAX_KEY_BYTES = 1024
+
+_FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 9999: what log tables hold
+_ARRIVAL = "__arrival"
+_SHOWN = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """One rule of a contract.
+
+    Args:
+        field: the field it is about.
+        code: the kind of rule, for counters.
+        required: what is required, for people.
+        broken: marks the rows that break it; null counts as kept.
+        got: what such a row holds, where the value itself does not say it.
+    """
+
+    field: str
+    code: str
+    required: str
+    broken: pl.Expr
+    got: pl.Expr | None = None
+
+
+class Contract:
+    """What rows of an event must satisfy.
+
+    Args:
+        event: the event.
+        views: the feature views that read it: their entity keys may not be null, and whole numbers that they aggregate must be
+            exact in a float.
+    """
+
+    def __init__(self, event: hr.Event, views: Iterable[hr.FeatureView] = ()) -> None:
+        own = [view for view in views if view.event.name == event.name]
+        self.expectations = tuple(_expectations(event, own))
+        self._broken = [rule.broken.fill_null(value=False).alias(str(i)) for i, rule in enumerate(self.expectations)]
+
+    def check(
+        self, frame: pl.DataFrame, rows: npt.NDArray[np.int64], arrival_us: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.bool_], list[Reject]]:
+        """Which rows keep the contract, and the others with the first rule that each breaks.
+
+        Args:
+            frame: decoded rows.
+            rows: the raw row of each.
+            arrival_us: the recorded arrival of each.
+        """
+        if not self._broken or frame.height == 0:
+            return np.ones(frame.height, np.bool_), []
+        judged = frame.with_columns(pl.Series(_ARRIVAL, arrival_us))
+        broken = judged.select(self._broken)
+        hit = broken.select(pl.any_horizontal(pl.all())).to_series()
+        if not hit.any():
+            return np.ones(frame.height, np.bool_), []
+        keeps = ~hit.to_numpy()
+        which = broken.filter(hit).to_numpy().argmax(axis=1)
+        return keeps, list(self._rejects(judged.filter(hit), rows[~keeps], which))
+
+    def _rejects(
+        self, judged: pl.DataFrame, rows: npt.NDArray[np.int64], which: npt.NDArray[np.intp]
+    ) -> Iterator[Reject]:
+        got = {index: judged.select(_shown(self.expectations[index])).to_series() for index in set(which.tolist())}
+        for place, (row, index) in enumerate(zip(rows.tolist(), which.tolist(), strict=True)):
+            rule = self.expectations[index]
+            error = ContractError(rule.field, rule.required, str(got[index][place])[:_SHOWN])
+            yield Reject(row=row, reason=str(error), code=rule.code)
+
+
+def _shown(rule: Expectation) -> pl.Expr:
+    value = pl.col(rule.field) if rule.got is None else rule.got
+    return value.cast(pl.String).fill_null("null")
+
+
+def _expectations(event: hr.Event, views: list[hr.FeatureView]) -> Iterator[Expectation]:
+    aggregated = {leaf.field for view in views for feature in view.features for leaf in feature.node.aggregates()}
+    for name, field in event.fields.items():
+        if not field.nullable:
+            yield Expectation(name, "null", field.expected, pl.col(name).is_null())
+        yield from _of_type(name, field, aggregated=name in aggregated)
+        yield from _declared(name, field)
+    if event.id is not None:
+        yield from _key_expectations(f"the id of event {event.name!r}", [event.id], event)
+    for view in views:
+        yield from _key_expectations(f"an entity key of view {view.name!r}", list(view.keys.values()), event)
+    if event.future_tolerance_us is not None:
+        yield _not_in_the_future(event.time, event.future_tolerance_us)
+
+
+def _of_type(name: str, field: Field, *, aggregated: bool) -> Iterator[Expectation]:
+    column = pl.col(name)
+    if field.type is FieldType.FLOAT64:
+        yield Expectation(name, "not-finite", field.expected, ~column.is_finite())
+    if field.type is FieldType.INT64 and (aggregated or field.nullable):
+        largest = EXACT_INTEGER - 1
+        why = "because it is aggregated" if aggregated else "because it may be null and has to fit a float"
+        required = f"an integer from -{largest} to {largest}, {why}"
+        yield Expectation(name, "range", required, ~column.is_between(-largest, largest))
+    if field.type is FieldType.TIMESTAMP:
+        first, last = (1 - EXACT_INTEGER, EXACT_INTEGER - 1) if field.nullable else (_FIRST_US, _LAST_US)
+        years = "1685 and 2255, because it may be null" if field.nullable else "1 and 9999"
+        required = f"microseconds since 1970, between the years {years}"
+        yield Expectation(name, "range", required, ~column.is_between(first, last))
+
+
+def _declared(name: str, field: Field) -> Iterator[Expectation]:
+    column = pl.col(name)
+    if field.one_of is not None:
+        yield Expectation(name, "choice", field.expected, ~column.is_in(list(field.one_of)))
+    if field.ge is not None:
+        yield Expectation(name, "range", field.expected, column < field.ge)
+    if field.le is not None:
+        yield Expectation(name, "range", field.expected, column > field.le)
+
+
+def _key_expectations(what: str, fields: list[str], event: hr.Event) -> Iterator[Expectation]:
+    for name in fields:
+        yield Expectation(name, "key", f"{what} that is not null", pl.col(name).is_null())
+    texts = [name for name in fields if event.fields[name].type is FieldType.STRING]
+    if texts:
+        # As the key codec counts: two bytes of length per part where there are several, eight for an integer.
+        fixed = (2 * len(fields) if len(fields) > 1 else 0) + 8 * (len(fields) - len(texts))
+        size = pl.sum_horizontal(pl.col(name).str.len_bytes() for name in texts) + fixed
+        required = f"{what} of at most {MAX_KEY_BYTES} bytes"
+        yield Expectation(texts[0], "key", required, size > MAX_KEY_BYTES, pl.format("{} bytes", size))
+
+
+def _not_in_the_future(time: str, tolerance_us: int) -> Expectation:
+    ahead = pl.col(time) - pl.col(_ARRIVAL)
+    return Expectation(
+        field=time,
+        code="future",
+        required=f"a time at most {tolerance_us / 1e6:g} s after the record's arrival",
+        broken=ahead > tolerance_us + KAFKA_RESOLUTION_US,
+        got=pl.format("{} s after it", ahead / 1e6),
+    )

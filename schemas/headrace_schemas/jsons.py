@@ -1,0 +1,188 @@
+"""JSON events: one object per record, strictly typed.
+
+A text is a JSON string and nothing else, a whole number has neither fraction nor exponent, a boolean is ``true`` or ``false``; a
+time is an ISO 8601 string with a zone or whole microseconds. Absent and ``null`` are the same. Fields that the event does not
+declare are passed over; a name that comes twice makes the record undecodable, because readers disagree on which one counts.
+What may not live here: contracts beyond the types (``contracts.py``), topics.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
+
+import numpy as np
+import polars as pl
+
+import headrace as hr
+from headrace.errors import CodecError
+from headrace.fields import FieldType
+from headrace_schemas.columns import Columnar, Fault
+from headrace_schemas.tables import frame_fields
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_INT64 = range(-(2**63), 2**63)
+_SHOWN = 60
+
+
+class _Unfit(ValueError):
+    """A value that is JSON but not what the event declares. A ValueError, as are those of the JSON parser."""
+
+
+class JsonDecoder:
+    """JSON objects to a frame of an event's fields.
+
+    Args:
+        event: the event.
+    """
+
+    def __init__(self, event: hr.Event) -> None:
+        self._what = f"JSON event {event.name!r}"
+        self._schema = frame_fields(event)
+        self._readers = [(name, _READERS[field.type]) for name, field in event.fields.items()]
+        self._parse = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_object).decode
+
+    def decode(self, values: Sequence[bytes]) -> Columnar:
+        """The frame of the good objects in their order, their rows, and what is wrong with the others."""
+        columns: dict[str, list[Any]] = {name: [] for name in self._schema}
+        rows, faults = [], []
+        for row, value in enumerate(values):
+            try:
+                read = self._read(value)
+            except ValueError as error:
+                faults.append(Fault(row, f"{self._what}: {error}"))
+                continue
+            rows.append(row)
+            for column, cell in zip(columns.values(), read, strict=True):
+                column.append(cell)
+        return Columnar(frame=pl.DataFrame(columns, schema=self._schema), rows=np.array(rows, np.int64), faults=faults)
+
+    def _read(self, value: bytes) -> list[Any]:
+        try:
+            found = self._parse(value.decode())
+        except RecursionError:
+            raise _Unfit("it is nested too deeply") from None
+        if not isinstance(found, dict):
+            raise _Unfit(f"it must be an object, but it is {_shown(found)}")
+        return [None if found.get(name) is None else read(name, found[name]) for name, read in self._readers]
+
+
+class JsonEncoder:
+    """Records to JSON objects; times become ISO 8601 strings in UTC.
+
+    Args:
+        event: the event.
+    """
+
+    def __init__(self, event: hr.Event) -> None:
+        self._what = f"JSON event {event.name!r}"
+        self._fields = dict(event.fields)
+
+    def encode(self, record: Mapping[str, object]) -> bytes:
+        """The object of a record.
+
+        Raises:
+            CodecError: a value does not fit its field.
+        """
+        plain: dict[str, object] = {}
+        for name, field in self._fields.items():
+            value = record[name]
+            if value is None:
+                if not field.nullable:
+                    raise CodecError(self._what, f"field {name!r} must be {field.expected}, but it is null")
+                continue
+            try:
+                read = _READERS[field.type](name, value)
+            except _Unfit as error:
+                raise CodecError(self._what, str(error)) from None
+            plain[name] = _iso(read) if field.type is FieldType.TIMESTAMP else read
+        return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _iso(time_us: int) -> str | int:
+    try:
+        return (_EPOCH + timedelta(microseconds=time_us)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    except OverflowError:
+        return time_us
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _Unfit(f"{name} is no JSON number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _Unfit(f"field {twice!r} comes twice")
+    return found
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def _must(name: str, expected: str, value: object) -> _Unfit:
+    return _Unfit(f"field {name!r} must be {expected}, but it is {_shown(value)}")
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise _must(name, "a string", value)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _must(name, "text that UTF-8 can hold", ascii(value)) from None
+    return value
+
+
+def _integer(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value not in _INT64:
+        raise _must(name, "a 64-bit integer", value)
+    return value
+
+
+def _number(name: str, value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _must(name, "a number", value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise _must(name, "a number that a 64-bit float holds", value)
+    return number
+
+
+def _boolean(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _must(name, "true or false", value)
+    return value
+
+
+def _time(name: str, value: object) -> int:
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            moment = None
+        if moment is not None and moment.tzinfo is not None:
+            return (moment - _EPOCH) // _MICROSECOND
+    elif isinstance(value, int) and not isinstance(value, bool) and value in _INT64:
+        return value
+    raise _must(name, "an ISO 8601 time with a zone, or whole microseconds since 1970", value)
+
+
+_READERS: Mapping[FieldType, Callable[[str, Any], Any]] = {
+    FieldType.STRING: _text,
+    FieldType.INT64: _integer,
+    FieldType.FLOAT64: _number,
+    FieldType.BOOLEAN: _boolean,
+    FieldType.TIMESTAMP: _time,
+}
