@@ -33,7 +33,7 @@ _READ_VARINT = "Tuple((int64, int64))(uint8[::1], int64, int64)"
 
 
 @njit(_READ_VARINT, cache=True, nogil=True)
-def _varint(body: npt.NDArray[np.uint8], at: int, end: int) -> tuple[np.int64 | int, int]:
+def _varint(body: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
     """A zigzag varint at `at`: (value, position behind it); the position is −1 where it ends early, −2 where it is too long."""
     bits = np.uint64(0)
     shift = np.uint64(0)
@@ -45,7 +45,7 @@ def _varint(body: npt.NDArray[np.uint8], at: int, end: int) -> tuple[np.int64 | 
             return 0, -2
         bits |= np.uint64(byte & 0x7F) << shift
         if byte < 0x80:
-            return np.int64(bits >> np.uint64(1)) ^ -np.int64(bits & np.uint64(1)), at
+            return int(np.int64(bits >> np.uint64(1)) ^ -np.int64(bits & np.uint64(1))), at
         shift += np.uint64(7)
     return 0, -1
 

@@ -29,7 +29,7 @@ _INT64 = range(-(2**63), 2**63)
 _SHOWN = 60
 
 
-class _Unfit(ValueError):
+class _UnfitError(ValueError):
     """A value that is JSON but not what the event declares. A ValueError, as are those of the JSON parser."""
 
 
@@ -65,9 +65,9 @@ class JsonDecoder:
         try:
             found = self._parse(value.decode())
         except RecursionError:
-            raise _Unfit("it is nested too deeply") from None
+            raise _UnfitError("it is nested too deeply") from None
         if not isinstance(found, dict):
-            raise _Unfit(f"it must be an object, but it is {_shown(found)}")
+            raise _UnfitError(f"it must be an object, but it is {_shown(found)}")
         return [None if found.get(name) is None else read(name, found[name]) for name, read in self._readers]
 
 
@@ -97,7 +97,7 @@ class JsonEncoder:
                 continue
             try:
                 read = _READERS[field.type](name, value)
-            except _Unfit as error:
+            except _UnfitError as error:
                 raise CodecError(self._what, str(error)) from None
             plain[name] = _iso(read) if field.type is FieldType.TIMESTAMP else read
         return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
@@ -111,7 +111,7 @@ def _iso(time_us: int) -> str | int:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise _Unfit(f"{name} is no JSON number")
+    raise _UnfitError(f"{name} is no JSON number")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _Unfit(f"field {twice!r} comes twice")
+        raise _UnfitError(f"field {twice!r} comes twice")
     return found
 
 
@@ -128,8 +128,8 @@ def _shown(value: object) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
-def _must(name: str, expected: str, value: object) -> _Unfit:
-    return _Unfit(f"field {name!r} must be {expected}, but it is {_shown(value)}")
+def _must(name: str, expected: str, value: object) -> _UnfitError:
+    return _UnfitError(f"field {name!r} must be {expected}, but it is {_shown(value)}")
 
 
 def _text(name: str, value: object) -> str:
