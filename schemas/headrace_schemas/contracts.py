@@ -7,14 +7,16 @@ now or in a replay, sets the same records aside. What may not live here: decodin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 import headrace as hr
+from headrace.aggregations import Accumulator, algebras
 from headrace.errors import ContractError
 from headrace.fields import EXACT_INTEGER, Field, FieldType
 from headrace_schemas.batches import Reject
@@ -24,6 +26,8 @@ KAFKA_RESOLUTION_US = 999
 MAX_KEY_BYTES = 1024
 
 _FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 9999: what log tables hold
+# Whole quanta per value that the kernel's exact accumulators take (their squares have twice the bits).
+_UNITS = {Accumulator.SUM: 2**62, Accumulator.SUM_SQUARES: 2**47}
 _ARRIVAL = "__arrival"
 _SHOWN = 80
 
@@ -98,16 +102,18 @@ def _shown(rule: Expectation) -> pl.Expr:
 
 
 def _expectations(event: hr.Event, views: list[hr.FeatureView]) -> Iterator[Expectation]:
-    aggregated = {leaf.field for view in views for feature in view.features for leaf in feature.node.aggregates()}
+    aggregated = {name for view in views for name in view.aggregated_fields}
     for name, field in event.fields.items():
         if not field.nullable:
             yield Expectation(name, "null", field.expected, pl.col(name).is_null())
         yield from _of_type(name, field, aggregated=name in aggregated)
         yield from _declared(name, field)
+    yield from _summable(event, views)
+    keys = {view.key_fields: f"an entity key of view {view.name!r}" for view in reversed(views)}
     if event.id is not None:
-        yield from _key_expectations(f"the id of event {event.name!r}", [event.id], event)
-    for view in views:
-        yield from _key_expectations(f"an entity key of view {view.name!r}", list(view.keys.values()), event)
+        keys = {(event.id,): f"the id of event {event.name!r}", **keys}
+    for names, what in keys.items():
+        yield from _key_expectations(what, names, event)
     if event.future_tolerance_us is not None:
         yield _not_in_the_future(event.time, event.future_tolerance_us)
 
@@ -138,7 +144,24 @@ def _declared(name: str, field: Field) -> Iterator[Expectation]:
         yield Expectation(name, "range", field.expected, column > field.le)
 
 
-def _key_expectations(what: str, fields: list[str], event: hr.Event) -> Iterator[Expectation]:
+def _summable(event: hr.Event, views: list[hr.FeatureView]) -> Iterator[Expectation]:
+    """Values that are summed have to fit the accumulators: overflow is a broken contract, never a wrong sum."""
+    tightest: dict[str, tuple[int, str]] = {}
+    for view in views:
+        for leaf in view.aggregates:
+            kept = [_UNITS[part] for part in algebras()[leaf.op].accumulators if part in _UNITS]
+            if leaf.field is not None and kept:
+                use = min(kept), f"the {leaf.op} of view {view.name!r}"
+                tightest[leaf.field] = min(tightest.get(leaf.field, use), use)
+    for name, (units, use) in tightest.items():
+        quantum = event.fields[name].quantum
+        assert quantum is not None  # numeric fields have one
+        largest = float(units * Decimal(quantum))
+        required = f"a number from {-largest:g} to {largest:g}, which {use} holds at quantum {quantum}"
+        yield Expectation(name, "range", required, pl.col(name).cast(pl.Float64).abs() > largest)
+
+
+def _key_expectations(what: str, fields: Sequence[str], event: hr.Event) -> Iterator[Expectation]:
     for name in fields:
         yield Expectation(name, "key", f"{what} that is not null", pl.col(name).is_null())
     texts = [name for name in fields if event.fields[name].type is FieldType.STRING]
