@@ -78,15 +78,15 @@ class ApacheKafka:
 
 
 def find_jars() -> Path | None:
-    """The folder of Apache Kafka's jars: of HEADRACE_KAFKA_HOME, else the newest that `make kafka` fetched."""
-    home = os.environ.get("HEADRACE_KAFKA_HOME")
+    """The folder of Apache Kafka's jars: of HEADRACE_TEST_KAFKA_HOME, else the newest that `make kafka` fetched."""
+    home = os.environ.get("HEADRACE_TEST_KAFKA_HOME")
     places = [Path(home) / "libs", Path(home)] if home else sorted(_CACHE.glob("*/libs"), reverse=True)
     for place in places:
         if any(place.glob("kafka_2.1*.jar")):
             return place.resolve()
     if home:
         raise RuntimeError(
-            f"HEADRACE_KAFKA_HOME={home}: required a folder with libs/kafka_2.13-….jar, but there is none"
+            f"HEADRACE_TEST_KAFKA_HOME={home}: required a folder with libs/kafka_2.13-….jar, but there is none"
         )
     return None
 

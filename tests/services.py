@@ -4,7 +4,7 @@
 
 1. the addresses in HEADRACE_TEST_KAFKA and HEADRACE_TEST_REDIS;
 2. Docker, through testcontainers (`pip install 'headrace[containers]'`), if an engine answers;
-3. Apache Kafka's jars in HEADRACE_KAFKA_HOME or where `make kafka` puts them, and a `redis-server` on PATH.
+3. Apache Kafka's jars in HEADRACE_TEST_KAFKA_HOME or where `make kafka` puts them, and a `redis-server` on PATH.
 
 Nothing is installed from here. What is missing is told with its reason; HEADRACE_TEST_REQUIRE=kafka,redis turns that
 into a failure.
@@ -115,7 +115,7 @@ class Finder:
     def _local_kafka(self) -> tuple[str, str]:
         jars = find_jars()
         if jars is None:
-            raise Absent("no Apache Kafka in HEADRACE_KAFKA_HOME or .cache/kafka (`make kafka` fetches one)")
+            raise Absent("no Apache Kafka in HEADRACE_TEST_KAFKA_HOME or .cache/kafka (`make kafka` fetches one)")
         java = shutil.which("java")
         if java is None:
             raise Absent("no `java` on PATH to run Apache Kafka with")
