@@ -37,20 +37,18 @@ class Entity(Definition):
     name: str
     keys: Mapping[str, Field]
     description: str
-    where: Location
+    location: Location
 
     def __init__(self, name: str, keys: Mapping[str, Field], *, description: str = "") -> None:
-        self._set(name=name, keys=FrozenMap(keys), description=description, where=caller())
+        self._set(name=name, keys=FrozenMap(keys), description=description, location=caller())
         self._check_name()
         if not keys:
-            raise self.broken(
-                "an entity has at least one key", "keys is empty", 'write keys={"airport": hr.string()}'
-            )
+            raise self.broken("an entity has at least one key", "keys is empty", 'write keys={"airport": hr.string()}')
         for key, field in keys.items():
             self._check_key(key, field)
 
     def _check_key(self, key: str, field: Field) -> None:
-        check_name(key, f"key {key!r} of {self.subject}", self.where)
+        check_name(key, f"key {key!r} of {self.subject}", self.location)
         if key in _RESERVED_KEYS:
             raise self.broken("a key can be named in lookup(…)", f"{key!r} is taken there", "rename the key")
         if not isinstance(field, Field) or field.type not in (FieldType.STRING, FieldType.INT64):
@@ -60,7 +58,9 @@ class Entity(Definition):
             )
         if field.nullable:
             raise self.broken(
-                "a key always has a value", f"key {key!r} is nullable", "leave nullable=True out; an event whose key is null becomes a dead letter"
+                "a key always has a value",
+                f"key {key!r} is nullable",
+                "leave nullable=True out; an event whose key is null becomes a dead letter",
             )
 
     def canonical(self) -> dict[str, object]:

@@ -92,9 +92,7 @@ class DefinitionError(HeadraceError):
 
     def located(self, subject: str, where: Location) -> DefinitionError:
         """The same error, told of the definition that it belongs to."""
-        return DefinitionError(
-            required=self.required, got=self.got, remedy=self.remedy, subject=subject, where=where
-        )
+        return DefinitionError(required=self.required, got=self.got, remedy=self.remedy, subject=subject, where=where)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _definition_error, (self.required, self.got, self.remedy, self.subject, self.where)

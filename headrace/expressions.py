@@ -298,7 +298,7 @@ class Literal(Expression):
             return {"literal": int(self.value)}
         return {"literal": self.value}
 
-    def type_in(self, event: Event) -> FieldType:  # noqa: ARG002
+    def type_in(self, event: Event) -> FieldType:
         if self.type is not None:
             return self.type
         if isinstance(self.value, bool):

@@ -92,7 +92,9 @@ class Field:
         }
 
 
-def string(*, nullable: bool = False, one_of: tuple[str, ...] | list[str] | None = None, description: str = "") -> Field:
+def string(
+    *, nullable: bool = False, one_of: tuple[str, ...] | list[str] | None = None, description: str = ""
+) -> Field:
     """A text field.
 
     Args:

@@ -17,11 +17,15 @@ import sys
 import sysconfig
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from headrace.errors import DefinitionError
 
 _CONSTANTS = (int, float, str, bytes, bool, type(None))
-_LIBRARY_PATHS = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+# The core counts as a library: a transform that calls hr.exp does not change its meaning with our source.
+_LIBRARY_PATHS = tuple(
+    {str(Path(__file__).parent), *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))}
+)
 # Parts of a syntax tree that are not its meaning.
 _IGNORED = frozenset(
     ("ctx", "type_comment", "type_params", "kind", "annotation", "returns", "decorator_list", "simple")

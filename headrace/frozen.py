@@ -59,7 +59,7 @@ class Definition:
 
     kind: ClassVar[str]
     name: str
-    where: Location
+    location: Location
 
     @property
     def subject(self) -> str:
@@ -72,7 +72,7 @@ class Definition:
 
     def broken(self, required: str, got: str, remedy: str) -> DefinitionError:
         """An error of this definition, at the line where it is written."""
-        return DefinitionError(required=required, got=got, remedy=remedy, subject=self.subject, where=self.where)
+        return DefinitionError(required=required, got=got, remedy=remedy, subject=self.subject, where=self.location)
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -85,7 +85,7 @@ class Definition:
         return hash((self.kind, self.name))
 
     def __repr__(self) -> str:
-        return f"<{self.subject} at {self.where}>"
+        return f"<{self.subject} at {self.location}>"
 
     def _set(self, **values: object) -> None:
         # The constructors of the frozen definitions end here; nothing else may write.
@@ -93,7 +93,7 @@ class Definition:
             object.__setattr__(self, name, value)
 
     def _check_name(self, *, joins_names: bool = False) -> None:
-        check_name(self.name, self.subject, self.where, joins_names=joins_names)
+        check_name(self.name, self.subject, self.location, joins_names=joins_names)
 
 
 def check_name(name: object, subject: str, where: Location, *, joins_names: bool = False) -> None:
