@@ -17,6 +17,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
@@ -112,13 +113,12 @@ def _execute(file: Path) -> ModuleType:
     for name in [name for name in sys.modules if name == package or name.startswith(package + ".")]:
         del sys.modules[name]
     initial = file.parent / "__init__.py"
-    spec = importlib.util.spec_from_file_location(
-        package, initial if initial.is_file() else None, submodule_search_locations=[str(file.parent)]
-    )
-    assert spec is not None
+    spec = importlib.util.spec_from_file_location(package, initial) if initial.is_file() else None
+    spec = spec or ModuleSpec(package, loader=None, is_package=True)
+    spec.submodule_search_locations = [str(file.parent)]
     parent = importlib.util.module_from_spec(spec)
     sys.modules[package] = parent
-    if spec.loader is not None and initial.is_file():
+    if spec.loader is not None:
         spec.loader.exec_module(parent)
     return importlib.import_module(f"{package}.{file.stem}")
 
