@@ -83,6 +83,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     neither = 0
     for outcome in ("passed", "failed", "skipped", "error", "xfailed"):
         for report in terminalreporter.getreports(outcome):
+            if isinstance(report, pytest.CollectReport):
+                continue  # a file that could not be collected ran nothing
             told = dict(report.user_properties)
             if ABSENT in told:
                 absent[str(told[ABSENT])] += 1
