@@ -32,9 +32,7 @@ from headrace_schemas.contracts import Contract
 from headrace_schemas.jsons import JsonDecoder, JsonEncoder
 from headrace_schemas.keys import encode_keys
 
-__all__ = ["Columns", "Decoded", "EventCodec", "RawBatch", "Reject", "frame_columns"]
-
-Columns = Mapping[str, npt.NDArray[np.generic]]
+__all__ = ["Decoded", "EventCodec", "RawBatch", "Reject", "frame_columns"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -132,7 +130,7 @@ def to_us(field: str, moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
-def frame_columns(frame: pl.DataFrame, event: hr.Event, names: Iterable[str]) -> Columns:
+def frame_columns(frame: pl.DataFrame, event: hr.Event, names: Iterable[str]) -> hr.Columns:
     """Columns of a frame as the core computes with them.
 
     Args:

@@ -151,8 +151,8 @@ def _summable(event: hr.Event, views: list[hr.FeatureView]) -> Iterator[Expectat
         for leaf in view.aggregates:
             kept = [_UNITS[part] for part in algebras()[leaf.op].accumulators if part in _UNITS]
             if leaf.field is not None and kept:
-                use = min(kept), f"the {leaf.op} of view {view.name!r}"
-                tightest[leaf.field] = min(tightest.get(leaf.field, use), use)
+                found = min(kept), f"the {leaf.op} of view {view.name!r}"
+                tightest[leaf.field] = min(tightest.get(leaf.field, found), found)
     for name, (units, use) in tightest.items():
         quantum = event.fields[name].quantum
         assert quantum is not None  # numeric fields have one
