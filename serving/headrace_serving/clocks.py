@@ -26,3 +26,18 @@ def moment(at_us: int) -> datetime:
     '2013-01-01T10:00:00.000001+00:00'
     """
     return _EPOCH + timedelta(microseconds=at_us)
+
+
+def microseconds(text: str) -> int:
+    """A time as text, in microseconds since the epoch, exactly.
+
+    Raises:
+        ValueError: it is not ISO 8601, or has no zone.
+
+    >>> microseconds("2013-12-30T07:00:00.000001-05:00")
+    1388404800000001
+    """
+    parsed = datetime.fromisoformat(text)
+    if parsed.tzinfo is None:
+        raise ValueError("no zone")
+    return (parsed - _EPOCH) // timedelta(microseconds=1)

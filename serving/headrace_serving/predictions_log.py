@@ -40,7 +40,7 @@ PRODUCER_SETTINGS: dict[str, object] = {
 class Sink(Protocol):
     """The part of a Kafka producer that the log uses."""
 
-    def produce(self, topic: str, value: bytes, key: bytes, on_delivery: Delivered) -> None:
+    def produce(self, topic: str, value: bytes, key: bytes, *, on_delivery: Delivered) -> None:
         """Queue a record; raises BufferError when the queue is full."""
 
     def poll(self, timeout: float) -> int:
@@ -99,6 +99,7 @@ class PredictionLog(Generic[EntryT]):
         self._entries: deque[EntryT] = deque()
         self._waiting = 0
         self._current: Iterator[tuple[bytes, bytes]] = iter(())
+        self._left = 0  # records that the current entry has still to give
         self._held: tuple[bytes, bytes] | None = None  # encoded, but the client's queue was full
         self._scheduled = False
         self._closed = False
@@ -149,7 +150,7 @@ class PredictionLog(Generic[EntryT]):
             if record is None:
                 return False
             try:
-                self._sink.produce(self._topic, record[1], record[0], self._report)
+                self._sink.produce(self._topic, record[1], record[0], on_delivery=self._report)
             except BufferError:
                 self._held = record
                 self._complain("the prediction log waits: Kafka takes no more records")
@@ -163,16 +164,19 @@ class PredictionLog(Generic[EntryT]):
             try:
                 record = next(self._current, None)
                 if record is not None:
+                    self._left -= 1
                     return record
                 if not self._entries:
-                    self._waiting = 0
                     return None
-                self._current = iter(self._encode(self._entries.popleft()))
+                entry = self._entries.popleft()
+                self._left = self._rows(entry)
+                self._current = iter(self._encode(entry))
             except Exception:  # noqa: BLE001  (an encoder may fail in any way)
                 # One entry that cannot be written must not silence the log for all others.
                 _log.exception("a prediction could not be encoded for the log")
-                self.counts.unencodable += 1
-                self._waiting = max(0, self._waiting - 1)
+                self.counts.unencodable += self._left
+                self._waiting -= self._left
+                self._left = 0
                 self._current = iter(())
 
     def _report(self, error: object, _message: object) -> None:

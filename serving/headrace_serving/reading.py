@@ -1,0 +1,77 @@
+"""Reading one view for many rows: entity keys from request fields, Redis keys, states, features.
+
+Everything that does not depend on the request is resolved when a plan is made. What may not live here: models, HTTP, waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+import headrace as hr
+from headrace import kernel
+from headrace.errors import ContractError
+from headrace.expressions import Columns
+from headrace.layout import Layout
+from headrace_schemas.keys import ViewKeys, encode_key
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+State = bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class ViewPlan:
+    """How one view is read.
+
+    Attributes:
+        view: the view.
+        layout: the layout of its states.
+        keys: its names in Redis.
+        key_fields: the request fields that form the entity key, in the entity's order.
+    """
+
+    view: hr.FeatureView
+    layout: Layout
+    keys: ViewKeys
+    key_fields: tuple[str, ...]
+
+    @classmethod
+    def of(cls, namespace: str, view: hr.FeatureView, key_fields: Iterable[str]) -> ViewPlan:
+        """The plan of a view whose key comes from these request fields."""
+        return cls(view, Layout.of(view), ViewKeys(namespace, view), tuple(key_fields))
+
+    def entity_keys(self, columns: Columns) -> list[bytes]:
+        """The entity key of each row.
+
+        Raises:
+            ContractError: a key is too long for the store; it names the row and its fields.
+        """
+        return self.encode([columns[field].tolist() for field in self.key_fields])
+
+    def encode(self, values: Sequence[Sequence[str | int]]) -> list[bytes]:
+        """The same of plain values: one sequence per key field.
+
+        Raises:
+            ContractError: as `entity_keys`.
+        """
+        keys = []
+        for number, row in enumerate(zip(*values, strict=True)):
+            try:
+                keys.append(encode_key(row))
+            except ContractError as error:
+                fields = ", ".join(self.key_fields)
+                raise ContractError(fields, f"an entity key of {error.required}", error.got, number) from None
+        return keys
+
+    def read(self, states: Sequence[State], at_us: Int64, own: kernel.EventBatch | None = None) -> Float64:
+        """All features of the view, one row per state."""
+        return kernel.read(self.layout, kernel.States.from_list(list(states)), at_us, own)
+
+
+def newest_us(state: State) -> int | None:
+    """The newest event time in a state; None where there is no state, or one without events."""
+    return None if state is None else kernel.header(state).newest_us
