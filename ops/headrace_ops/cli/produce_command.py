@@ -1,0 +1,47 @@
+"""``headrace produce``: send the rows of a file as events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from headrace_ops.cli.options import example, json_option, load, project_option
+from headrace_ops.cli.output import console, progress, show
+
+
+@click.command(
+    "produce",
+    epilog=example(
+        "headrace produce departures new.ndjson -p examples/flights",
+        "headrace produce departures december.parquet --speed 3600   # an hour in a second",
+    ),
+)
+@click.argument("event")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@project_option
+@click.option("--key", metavar="FIELD", help="Field that routes records to partitions; by default the event's id.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Events per second at most.")
+@click.option("--speed", type=click.FloatRange(0, min_open=True), help="How many times faster than event time.")
+@json_option
+def command(project: str | None, event: str, file: Path, key: str | None, rate: float | None, speed: float | None) -> None:
+    """Send each row of FILE (Parquet, CSV or NDJSON) as one EVENT, in the order of the file, in the event's own format.
+
+    The columns must be the event's fields. Times are ISO 8601 with a zone, or microseconds since 1970.
+    """
+    if rate is not None and speed is not None:
+        raise click.UsageError("--rate and --speed exclude each other; give one of them")
+    from headrace_ops.frames import conform, read_file
+    from headrace_ops.producing import EventProducer, replay
+    from headrace_schemas.stores.kafka import topic_identity
+
+    loaded = load(project)
+    declared = loaded.project.event(event)
+    frame = conform(read_file(file), declared, source=str(file))
+    topic_identity(loaded.settings.kafka, declared.topic)
+    with progress() as advance, EventProducer(loaded.settings.kafka, declared, key=key) as producer:
+        sent = replay(producer, frame, rate=rate, speed=speed, progress=advance)
+    show(
+        {"event": event, "topic": declared.topic, "events": sent.events, "seconds": sent.seconds},
+        lambda: console().print(f"{sent.events:,} events to {declared.topic} in {sent.seconds:.1f} s ({sent.rate:,.0f}/s)"),
+    )
