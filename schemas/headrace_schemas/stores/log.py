@@ -61,12 +61,7 @@ class LogTable:
 
     def __init__(self, path: Path, schema: TableSchema, topic_id: str | None = None) -> None:
         self.path, self.schema = Path(path).absolute(), schema
-        clash = _hive_names(self.path) & set(schema.frame_schema)
-        if clash:
-            raise StoreError(
-                f"log of {schema.name} at {self.path}: no directory above a table may be called after one of its columns, "
-                f"but one begins with {min(clash)}=; set [log] path to another directory"
-            )
+        self._check_path()
         self._topic_id = topic_id
         self._table: deltalake.DeltaTable | None = None
         self.refresh()
@@ -215,6 +210,16 @@ class LogTable:
         self.refresh()
         assert self._table is not None
         return self._table
+
+    def _check_path(self) -> None:
+        clash = _hive_names(self.path) & set(self.schema.frame_schema)
+        if clash:
+            rule = f"no directory above it may be called after one of its columns, but one begins with {min(clash)}="
+        elif "%" in str(self.path):
+            rule = "its path must have no percent sign, which Delta takes for an escaped character"
+        else:
+            return
+        raise StoreError(f"log of {self.schema.name} at {self.path}: {rule}; set [log] path to another directory")
 
     def _check_identity(self, table: deltalake.DeltaTable) -> None:
         recorded = table.metadata().configuration.get(_TOPIC_ID)
