@@ -64,9 +64,9 @@ bench: $(DEMO) ## the numbers, each with its floor or peer in the same run
 
 .PHONY: clean
 clean: ## remove everything that these commands made
-	@rm -rf $(VENV) .cache .headrace dist build
-	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	@echo "removed .venv, .cache, .headrace and compiled files"
+	@rm -rf $(VENV) .cache dist build
+	@find . \( -name __pycache__ -o -name .headrace -o -name .hypothesis \) -type d -prune -exec rm -rf {} +
+	@echo "removed .venv, .cache, every .headrace and compiled files"
 
 # --- how -------------------------------------------------------------------------------------------------------------
 

@@ -41,9 +41,10 @@ def shared_services(request: pytest.FixtureRequest, finder: Finder) -> Services:
     try:
         return finder.get(request.param)
     except Absent as absent:
-        if required():
-            pytest.fail(f"HEADRACE_TEST_REQUIRE={','.join(sorted(required()))}, but {absent}", pytrace=False)
-        pytest.skip(f"{request.param} services: {absent}")
+        reason = str(absent)
+    if required():
+        pytest.fail(f"HEADRACE_TEST_REQUIRE={','.join(sorted(required()))}, but {reason}", pytrace=False)
+    pytest.skip(f"{request.param} services: {reason}")
 
 
 @pytest.fixture
