@@ -83,7 +83,7 @@ _SETTINGS = {
 }
 _VARIABLES = {setting.variable: setting for setting in _SETTINGS.values() if setting.variable}
 # Read by other parts: the command line's project, and the test suite's services.
-_OTHER_VARIABLES = ("HEADRACE_PROJECT", "HEADRACE_TEST_", "HEADRACE_KAFKA_HOME")
+_OTHER_VARIABLES = ("HEADRACE_PROJECT", "HEADRACE_TEST_")
 
 
 def load_settings(root: Path, environ: Mapping[str, str] = os.environ) -> Settings:

@@ -145,4 +145,4 @@ def test_a_wrong_variable_is_refused(tmp_path: Path, environ: dict[str, str], me
 
 
 def test_variables_of_other_parts_are_not_refused(tmp_path: Path) -> None:
-    load(tmp_path, "", {"HEADRACE_PROJECT": "x", "HEADRACE_TEST_KAFKA": "y", "HEADRACE_KAFKA_HOME": "z"})
+    load(tmp_path, "", {"HEADRACE_PROJECT": "x", "HEADRACE_TEST_KAFKA": "y"})

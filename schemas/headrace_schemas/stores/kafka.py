@@ -93,9 +93,9 @@ def ensure_topics(
     ]
 
     def create() -> None:
-        for topic, future in admin.create_topics(new, request_timeout=_REQUEST_S).items():
+        for topic, future in admin.create_topics(new, request_timeout=_request_s(patience_s)).items():
             try:
-                future.result(timeout=2 * _REQUEST_S)
+                future.result(timeout=2 * _request_s(patience_s))
             except KafkaException as error:
                 if _code(error) in _TRANSIENT:
                     raise
@@ -116,9 +116,9 @@ def delete_topics(bootstrap: str, topics: Sequence[str], *, patience_s: float = 
     admin = _admin(bootstrap)
 
     def delete() -> None:
-        for topic, future in admin.delete_topics(list(topics), request_timeout=_REQUEST_S).items():
+        for topic, future in admin.delete_topics(list(topics), request_timeout=_request_s(patience_s)).items():
             try:
-                future.result(timeout=2 * _REQUEST_S)
+                future.result(timeout=2 * _request_s(patience_s))
             except KafkaException as error:
                 if _code(error) in _TRANSIENT:
                     raise
@@ -135,7 +135,7 @@ def delete_topics(bootstrap: str, topics: Sequence[str], *, patience_s: float = 
 def topic_names(bootstrap: str, *, patience_s: float = PATIENCE_S) -> list[str]:
     """Every topic of the broker, sorted. Asks for no topic by name, because that creates it on some brokers."""
     admin = _admin(bootstrap)
-    return _patiently(bootstrap, lambda: sorted(admin.list_topics(timeout=_REQUEST_S).topics), patience_s)
+    return _patiently(bootstrap, lambda: sorted(admin.list_topics(timeout=_request_s(patience_s)).topics), patience_s)
 
 
 def topic_identity(
@@ -157,8 +157,8 @@ def topic_identity(
 
     def describe() -> TopicIdentity:
         # DescribeTopics and not a metadata request by name: the latter re-creates a lost topic on some brokers.
-        futures = admin.describe_topics(TopicCollection([topic]), request_timeout=_REQUEST_S)
-        described = futures[topic].result(timeout=2 * _REQUEST_S)
+        futures = admin.describe_topics(TopicCollection([topic]), request_timeout=_request_s(patience_s))
+        described = futures[topic].result(timeout=2 * _request_s(patience_s))
         return TopicIdentity(topic_id=str(described.topic_id), partitions=len(described.partitions))
 
     deadline = time.monotonic() + patience_s
@@ -193,7 +193,9 @@ def _offsets(bootstrap: str, topic: str, patience_s: float) -> dict[int, tuple[i
 
         def listed() -> dict[int, tuple[int, int]]:
             return {
-                partition: reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=_REQUEST_S)
+                partition: reader.get_watermark_offsets(
+                    TopicPartition(topic, partition), timeout=_request_s(patience_s)
+                )
                 for partition in range(partitions)
             }
 
@@ -354,6 +356,11 @@ def _patiently(bootstrap: str, action: Callable[[], _Result], patience_s: float)
             if time.monotonic() > deadline:
                 raise ServiceUnavailable("Kafka", bootstrap, "no answer in time") from error
         time.sleep(_PAUSE_S)
+
+
+def _request_s(patience_s: float) -> float:
+    """The time-out of one request: never much longer than the patience with all of them."""
+    return max(0.5, min(_REQUEST_S, patience_s))
 
 
 def _code(error: KafkaException) -> int:
