@@ -8,11 +8,15 @@ null too. What may not live here: anything that looks at more than one row.
 
 from __future__ import annotations
 
+import importlib
 import types
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from headrace.expressions import nulls
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 #: An array of numbers, or one number.
@@ -20,7 +24,7 @@ Operand: TypeAlias = npt.NDArray[Any] | float
 
 
 def exp(x: Operand) -> Floats:
-    """E to the power of x; within one unit of the last place.
+    """Euler's number to the power of x, within one unit of the last place.
 
     >>> exp(np.array([0.0, 1.0]))
     array([1.        , 2.71828183])
@@ -62,7 +66,8 @@ def sqrt(x: Operand) -> Floats:
     array([ 2., nan])
     """
     with np.errstate(invalid="ignore"):
-        return np.sqrt(_floats(x))
+        roots: Floats = np.sqrt(_floats(x))
+    return roots
 
 
 def sin(x: Operand) -> Floats:
@@ -93,13 +98,14 @@ def tanh(x: Operand) -> Floats:
 
 
 def pow(x: Operand, y: Operand) -> Floats:  # noqa: A001  (read as hr.pow)
-    """X to the power of y; null for a negative x and a y that is not whole.
+    """The power of x by y; null for a negative x and a y that is not whole.
 
     >>> pow(np.array([2.0, 2.0, -2.0]), np.array([10.0, 0.5, 3.0]))
     array([1024.        ,    1.41421356,   -8.        ])
     """
     a, b = np.broadcast_arrays(_floats(x), _floats(y))
-    return _kernel().pow_of(np.ascontiguousarray(a).ravel(), np.ascontiguousarray(b).ravel()).reshape(a.shape)
+    result: Floats = _kernel().pow_of(np.ascontiguousarray(a).ravel(), np.ascontiguousarray(b).ravel())
+    return result.reshape(a.shape)
 
 
 def abs(x: Operand) -> Floats:  # noqa: A001  (read as hr.abs)
@@ -131,7 +137,7 @@ def maximum(x: Operand, y: Operand) -> Floats:
 
 
 def where(condition: npt.NDArray[Any], x: Operand, y: Operand) -> Floats:
-    """X where the condition is true, else y.
+    """The first value where the condition is true, else the second.
 
     >>> where(np.array([True, False]), 1.0, np.array([2.0, 3.0]))
     array([1., 3.])
@@ -147,8 +153,9 @@ def is_null(x: npt.NDArray[Any] | float) -> npt.NDArray[np.bool_]:
     """
     array = np.asarray(x)
     if array.dtype.kind == "O":
-        return np.equal(array, None).astype(np.bool_)
-    return np.isnan(array)
+        return nulls(array)
+    mask: npt.NDArray[np.bool_] = np.isnan(array)
+    return mask
 
 
 def _floats(x: Operand) -> Floats:
@@ -161,7 +168,7 @@ def _unary(name: str, x: Operand) -> Floats:
     return result.reshape(array.shape)
 
 
+@cache
 def _kernel() -> types.ModuleType:
-    from headrace.kernel import elementary  # it loads the compiler, which importing this package must not
-
-    return elementary
+    # It loads the compiler, which importing this package must not.
+    return importlib.import_module("headrace.kernel.elementary")

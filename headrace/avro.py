@@ -30,13 +30,13 @@ _AVRO: dict[FieldType, object] = {
     FieldType.BOOLEAN: "boolean",
     FieldType.TIMESTAMP: {"type": "long", "logicalType": "timestamp-micros"},
 }
-_FIELDS = {
-    "string": string,
-    "long": int64,
-    "int": int64,
-    "double": float64,
-    "float": float64,
-    "boolean": boolean,
+_FIELDS: dict[str, Field] = {
+    "string": string(),
+    "long": int64(),
+    "int": int64(),
+    "double": float64(),
+    "float": float64(),
+    "boolean": boolean(),
 }
 _REMEDY = "use string, long, int, double, float, boolean, enum, timestamp-micros, or a union of null and one of them"
 
@@ -127,7 +127,7 @@ def _field_of(name: str, avro_type: object, doc: str) -> Field:
     if base == "enum" and isinstance(avro_type, dict):
         return string(nullable=nullable, one_of=avro_type["symbols"], description=doc)
     if logical is None and isinstance(base, str) and base in _FIELDS:
-        return dataclasses.replace(_FIELDS[base](), nullable=nullable, description=doc)
+        return dataclasses.replace(_FIELDS[base], nullable=nullable, description=doc)
     raise DefinitionError(
         required="every field of the schema has a type that the platform knows",
         got=f"field {name!r} is {json.dumps(avro_type)}",

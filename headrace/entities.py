@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from headrace.errors import Location, caller
 from headrace.fields import Field, FieldType
-from headrace.frozen import Definition, FrozenMap, check_name
+from headrace.frozen import Definition, FrozenMap, check_name, is_a
 
 #: Keyword arguments of ``FeatureView.lookup``; a key of this name could not be given there.
 _RESERVED_KEYS = frozenset({"alias", "self"})
@@ -51,8 +51,8 @@ class Entity(Definition):
         check_name(key, f"key {key!r} of {self.subject}", self.location)
         if key in _RESERVED_KEYS:
             raise self.broken("a key can be named in lookup(…)", f"{key!r} is taken there", "rename the key")
-        if not isinstance(field, Field) or field.type not in (FieldType.STRING, FieldType.INT64):
-            got = field.type.value if isinstance(field, Field) else repr(field)
+        if not is_a(field, Field) or field.type not in (FieldType.STRING, FieldType.INT64):
+            got = field.type.value if is_a(field, Field) else repr(field)
             raise self.broken(
                 "a key is hr.string() or hr.int64()", f"key {key!r} is {got}", "declare one of these types"
             )

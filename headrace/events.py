@@ -17,7 +17,7 @@ from headrace import avro
 from headrace.durations import parse_us
 from headrace.errors import DefinitionError, Location, NotFound, caller
 from headrace.fields import Field, FieldType
-from headrace.frozen import Definition, FrozenMap, check_name
+from headrace.frozen import Definition, FrozenMap, check_name, is_a
 from headrace.suggestions import did_you_mean
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
@@ -184,7 +184,7 @@ class Event(Definition):
             raise self.broken(f"the {role} field is {allowed} and never null", got, f"declare it as {allowed}")
 
     def _check_transport(self) -> None:
-        if not isinstance(self.topic, str) or not _TOPIC.match(self.topic) or self.topic in (".", ".."):
+        if not is_a(self.topic, str) or not _TOPIC.match(self.topic) or self.topic in (".", ".."):
             raise self.broken(
                 "a topic's name has at most 249 letters, digits, dots, underscores and dashes",
                 f"topic={self.topic!r} was given",

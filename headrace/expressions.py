@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from headrace.errors import DefinitionError
 from headrace.fields import INT64_MAX, FieldType
+from headrace.frozen import is_a
 from headrace.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "*": operator.mul,
     "/": operator.truediv,
 }
+_NONE = np.array(None, dtype=object)
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -207,7 +209,7 @@ def col(name: str) -> Expression:
     >>> print((col("dep_delay") > 15) & col("origin").is_in(["JFK"]))
     ((dep_delay > 15) and origin in ('JFK',))
     """
-    if not isinstance(name, str) or not name:
+    if not name or not is_a(name, str):
         raise DefinitionError(
             required="col takes the name of a field", got=f"{name!r} was given", remedy='write hr.col("amount")'
         )
@@ -275,7 +277,7 @@ class Column(Expression):
         if data.dtype.kind == "f":
             return Evaluated(data, np.isnan(data))
         if data.dtype.kind == "O":
-            return Evaluated(data, np.equal(data, None).astype(np.bool_, copy=False))
+            return Evaluated(data, nulls(data))
         return Evaluated(data, None)
 
     def __str__(self) -> str:
@@ -517,6 +519,12 @@ class IsIn(Expression):
 
     def __str__(self) -> str:
         return f"{self.of} in {self.choices!r}"
+
+
+def nulls(texts: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Where an object array holds None."""
+    mask: npt.NDArray[np.bool_] = np.equal(texts, _NONE, dtype=object).astype(np.bool_)
+    return mask
 
 
 # --- helpers of the evaluator ----------------------------------------------------------------------------------------

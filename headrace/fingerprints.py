@@ -21,7 +21,7 @@ from pathlib import Path
 
 from headrace.errors import DefinitionError
 
-_CONSTANTS = (int, float, str, bytes, bool, type(None))
+_CONSTANTS = (int, float, str, bytes, bool, type(None), tuple, list, dict, set, frozenset)
 # The core counts as a library: a transform that calls hr.exp does not change its meaning with our source.
 _LIBRARY_PATHS = tuple(
     {str(Path(__file__).parent), *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))}
@@ -89,7 +89,17 @@ def used_names(function: types.FunctionType) -> dict[str, object]:
     names: dict[str, object] = {**found.globals, **found.nonlocals}
     for code in _inner_code(function.__code__):
         names.update({name: function.__globals__[name] for name in code.co_names if name in function.__globals__})
+    for name, value in list(names.items()):
+        if isinstance(value, types.ModuleType) and not _is_library_file(getattr(value, "__file__", None) or "<frozen"):
+            # helpers.scale(x): what the project's own module holds is part of the meaning, not only its name.
+            used = {attribute for code in _all_code(function.__code__) for attribute in code.co_names}
+            names.update({f"{name}.{a}": getattr(value, a) for a in used if a in vars(value)})
     return {name: value for name, value in names.items() if value is not getattr(builtins, name, builtins)}
+
+
+def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    yield from _inner_code(code)
 
 
 def _inner_code(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -101,7 +111,7 @@ def _inner_code(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _canonical_use(value: object, seen: list[object]) -> object:
-    if isinstance(value, _CONSTANTS) or isinstance(value, (tuple, list, dict, set, frozenset)):
+    if isinstance(value, _CONSTANTS):
         return {"value": _canonical_value(value)}
     if isinstance(value, types.ModuleType):
         return {"module": value.__name__}

@@ -96,6 +96,11 @@ class Definition:
         check_name(self.name, self.subject, self.location, joins_names=joins_names)
 
 
+def is_a(value: object, *kinds: type) -> bool:
+    """Whether a value is of one of these types; asked of arguments whose annotation only a type checker enforces."""
+    return isinstance(value, kinds)
+
+
 def check_name(name: object, subject: str, where: Location, *, joins_names: bool = False) -> None:
     """A name is an identifier of at most 64 characters: it becomes part of topics, keys, columns and URLs.
 

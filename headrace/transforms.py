@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from headrace.errors import Location, caller
+from headrace.errors import DefinitionError, Location, caller
 from headrace.events import FieldRef
 from headrace.fingerprints import canonical_function, digest, function_tree, used_names
 from headrace.frozen import Definition, FrozenMap
@@ -53,8 +53,45 @@ _INEXACT = {
 }
 #: Functions and methods that mix rows: their result would depend on what else is in the batch.
 _MIXING = frozenset(
-    ["sum", "nansum", "prod", "mean", "nanmean", "average", "median", "nanmedian", "std", "nanstd", "var", "nanvar", "cumsum", "cumprod", "diff", "sort", "argsort", "roll", "percentile", "quantile", "ptp", "argmax", "argmin", "shuffle", "permutation"]
+    [
+        "sum",
+        "nansum",
+        "prod",
+        "mean",
+        "nanmean",
+        "average",
+        "median",
+        "nanmedian",
+        "std",
+        "nanstd",
+        "var",
+        "nanvar",
+        "cumsum",
+        "cumprod",
+        "diff",
+        "sort",
+        "argsort",
+        "roll",
+        "percentile",
+        "quantile",
+        "ptp",
+        "argmax",
+        "argmin",
+        "shuffle",
+        "permutation",
+    ]
 )
+#: Builtins that work for one row and fail, or mix rows, for many.
+_SCALAR = {
+    "min": "minimum",
+    "max": "maximum",
+    "pow": "pow",
+    "sum": "",
+    "sorted": "",
+    "float": "",
+    "int": "",
+    "bool": "",
+}
 _SAFE_POWERS = (0, 1, 2, 0.5, -1)
 
 
@@ -127,11 +164,20 @@ class OnDemand(Definition):
                 )
 
     def _check_body(self, function: types.FunctionType) -> None:
+        try:
+            tree = function_tree(function)
+        except DefinitionError as error:
+            raise error.located(self.subject, self.location) from None
         names = used_names(function)
-        tree = function_tree(function)
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute):
                 self._check_attribute(node, names)
+            elif isinstance(node, ast.Name) and node.id in _SCALAR and node.id not in names:
+                raise self.broken(
+                    "a transform computes arrays, each row by itself",
+                    f"it uses {node.id}(…), which works on one value",
+                    f"write hr.{_SCALAR[node.id]}" if _SCALAR[node.id] else "use array arithmetic and hr.where(…)",
+                )
             elif isinstance(node, ast.Name) and isinstance(names.get(node.id), np.ufunc | types.BuiltinFunctionType):
                 self._check_function(getattr(names[node.id], "__name__", ""), node.id)
             elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and not _is_safe_power(node.right):

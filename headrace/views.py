@@ -21,7 +21,7 @@ from headrace.expressions import Expression, check_condition
 from headrace.features import Aggregate, Aggregation, Node, Windowed
 from headrace.fields import FieldType
 from headrace.fingerprints import digest
-from headrace.frozen import Definition, FrozenMap, check_name
+from headrace.frozen import Definition, FrozenMap, check_name, is_a
 from headrace.suggestions import did_you_mean
 from headrace.windows import Ladder, build_ladder
 
@@ -120,6 +120,7 @@ class FeatureView(Definition):
         except DefinitionError as error:
             raise error.located(self.subject, self.location) from None
         self._check_features()
+        self._check_layout()
 
     # --- what it declares -------------------------------------------------------------------------------------------
 
@@ -265,7 +266,7 @@ class FeatureView(Definition):
             ("lanes", self.lanes, 1, MAX_LANES),
             ("version", self.version, 1, 2**31 - 1),
         ):
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            if is_a(value, bool) or not is_a(value, int) or not least <= value <= most:
                 raise self.broken(
                     f"{name} is a whole number from {least} to {most}", f"{name}={value!r} was given", "change it"
                 )
@@ -273,10 +274,10 @@ class FeatureView(Definition):
     def _expanded(self, features: Mapping[str, Node]) -> Iterator[Feature]:
         for name, node in features.items():
             check_name(name, f"feature {name!r} of {self.subject}", self.location, joins_names=True)
-            if isinstance(node, Aggregation):
+            if is_a(node, Aggregation):
                 raise self.broken(
                     "a feature says over which windows",
-                    f"feature {name!r} is hr.{node.op}(…) without one",
+                    f"feature {name!r} has none",
                     "write .over('30m', '3h') or .lifetime() behind it",
                 )
             if not isinstance(node, Node):
@@ -307,6 +308,14 @@ class FeatureView(Definition):
                 )
             for leaf in feature.node.aggregates():
                 self._check_leaf(feature.name, leaf)
+
+    def _check_layout(self) -> None:
+        from headrace import layout  # see _layout_fingerprint
+
+        try:
+            layout.describe(self)
+        except DefinitionError as error:
+            raise error.located(self.subject, self.location) from None
 
     def _check_leaf(self, feature: str, leaf: Aggregate) -> None:
         subject = f"feature {feature!r} of {self.subject}"
