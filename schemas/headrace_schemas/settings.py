@@ -39,6 +39,7 @@ class Settings:
         host: address that the service listens on.
         port: its port.
         workers: workers of one stream group.
+        cache_kb: kilobytes of states that each worker keeps for a view beside the store; more is read again when needed.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Settings:
     host: str
     port: int
     workers: int
+    cache_kb: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ _SETTINGS = {
     "host": _Setting("serving", "host", "HEADRACE_HOST", "127.0.0.1"),
     "port": _Setting("serving", "port", "HEADRACE_PORT", 8000),
     "workers": _Setting("stream", "workers", "HEADRACE_WORKERS", 1),
+    "cache_kb": _Setting("stream", "cache_kb", "HEADRACE_CACHE_KB", 262_144),
 }
 _VARIABLES = {setting.variable: setting for setting in _SETTINGS.values() if setting.variable}
 # Read by other parts: the command line's project, and the test suite's services.
@@ -119,6 +122,7 @@ def load_settings(root: Path, environ: Mapping[str, str] = os.environ) -> Settin
         host=text("host"),
         port=_integer(*found["port"], default=_SETTINGS["port"].default, low=0, high=65535),
         workers=_integer(*found["workers"], default=_SETTINGS["workers"].default, low=1, high=1024),
+        cache_kb=_integer(*found["cache_kb"], default=_SETTINGS["cache_kb"].default, low=1, high=2**30),
     )
 
 

@@ -184,7 +184,9 @@ def _watermark(table: Any) -> Mapping[int, int]:
 
 def entity_keys(view: hr.FeatureView, produced: Iterable[Produced]) -> list[tuple[Any, ...]]:
     """The distinct keys of the records that the view folds, sorted."""
-    return sorted({tuple(row[field] for field in view.key_fields) for name, _, row in produced if name == view.event.name})
+    return sorted(
+        {tuple(row[field] for field in view.key_fields) for name, _, row in produced if name == view.event.name}
+    )
 
 
 def timestamps(event: hr.Event) -> list[str]:
