@@ -1,0 +1,77 @@
+"""``python -m headrace_streams``: the feature pipeline or the log writer of a project, as a process.
+
+Exit codes are those of `headrace_streams.errors`. SIGTERM and SIGINT stop cleanly: what was read is committed, the lanes are
+given back. What may not live here: anything that `headrace stream` needs beyond it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+from headrace.errors import HeadraceError
+from headrace_schemas.loading import LoadedProject, load_project
+from headrace_streams.errors import exit_code
+from headrace_streams.journal import Journal
+from headrace_streams.lifeline import hold
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a role until it is stopped; returns the exit code."""
+    options = _parse(arguments)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if options.child:
+        hold(stop.set)
+    os.environ.setdefault("RUST_BACKTRACE", "0")
+    journal = Journal(options.role)
+    try:
+        return _run(load_project(options.project), options, stop, journal)
+    except HeadraceError as error:
+        details = {"detail": error.__notes__} if getattr(error, "__notes__", None) else {}
+        journal.note("failed", error=type(error).__name__, message=str(error), **details)
+        return exit_code(error)
+
+
+def _run(loaded: LoadedProject, options: argparse.Namespace, stop: threading.Event, journal: Journal) -> int:
+    if options.supervise:
+        from headrace_streams.supervisor import supervise
+
+        more = ["--cache-bytes", str(options.cache_bytes)] if options.cache_bytes else []
+        return supervise(loaded, options.role, stop=stop, take_over=options.take_over, arguments=more)
+    if options.role == "log":
+        from headrace_streams.log_writer import run_log_writer
+
+        return run_log_writer(loaded, stop=stop, journal=journal)
+    from headrace_streams.run import StreamOptions, run_stream
+
+    addresses = options.addresses.split(",") if options.addresses else []
+    tuned = StreamOptions(cache_bytes=options.cache_bytes) if options.cache_bytes else StreamOptions()
+    return run_stream(
+        loaded, take_over=options.take_over, worker=options.worker, addresses=addresses, options=tuned, stop=stop,
+        journal=journal,
+    )  # fmt: skip
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m headrace_streams", description="The feature pipeline of a project."
+    )
+    parser.add_argument("--project", default=None, help="a project's directory or package; default: this directory")
+    parser.add_argument("--role", choices=("stream", "log"), default="stream", help="the feature pipeline, or its log")
+    parser.add_argument("--supervise", action="store_true", help="run it in child processes and start it again")
+    parser.add_argument("--take-over", action="store_true", help="claim lanes whose owner may seem alive")
+    parser.add_argument("--cache-bytes", type=int, default=0, help="what cached states may take")
+    parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--addresses", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""From a poll's raw records to what each shard folds: decode, judge, set rejects aside, cut by view and shard.
+
+    Polled ──EventCodec──▶ frame ──per view──▶ keys, EventBatch ──by lane──▶ Slice for shard 0, Slice for shard 1 …
+
+Filters and keys are evaluated here, once per view, before rows cross to another process. What may not live here: states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from headrace import kernel
+from headrace.events import Event
+from headrace.layout import Layout
+from headrace.projects import Project
+from headrace.views import FeatureView
+from headrace_schemas.codecs import EventCodec, frame_columns
+from headrace_schemas.keys import encode_keys
+from headrace_streams.cache import Packed
+from headrace_streams.dead_letters import DeadLetterBox
+from headrace_streams.folding import take_events, take_keys
+from headrace_streams.items import Polled, Slice
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What is resolved once of a view."""
+
+    place: int
+    view: FeatureView
+    layout: Layout
+    columns: tuple[str, ...]
+    key_fields: tuple[str, ...]
+
+
+class Decoder:
+    """Decodes the batches of a project's topics.
+
+    Args:
+        project: its events and views.
+        views: the views, in the order that `Slice.view` counts in.
+        topic_ids: the broker's id of each topic.
+        shards: how many shards share the lanes.
+        box: where rejects go.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        views: Sequence[FeatureView],
+        topic_ids: Mapping[str, str],
+        shards: int,
+        box: DeadLetterBox,
+    ) -> None:
+        self._topic_ids, self._shards, self._box = topic_ids, shards, box
+        self._events: dict[str, Event] = {view.event.topic: view.event for view in views}
+        self._codecs = {topic: EventCodec(event, project.views) for topic, event in self._events.items()}
+        self._views: dict[str, list[_View]] = {topic: [] for topic in self._events}
+        for place, view in enumerate(views):
+            resolved = _View(place, view, Layout.of(view), view.columns, view.key_fields)
+            self._views[view.event.topic].append(resolved)
+
+    def decode(self, polled: Polled) -> list[tuple[int, Slice]]:
+        """What each shard has to fold; every shard gets the ranges, with rows or without.
+
+        Raises:
+            ServiceUnavailable: rejects could not be set aside.
+        """
+        topic = polled.raw.topic
+        decoded = self._codecs[topic].decode(polled.raw)
+        self._box.write(polled.raw, self._topic_ids[topic], decoded.rejects)
+        pieces: list[tuple[int, Slice]] = []
+        for view in self._views[topic]:
+            pieces += self._slices(view, polled, decoded.frame)
+        return pieces
+
+    def _slices(self, view: _View, polled: Polled, frame: pl.DataFrame) -> list[tuple[int, Slice]]:
+        keys = Packed(*encode_keys(frame, view.key_fields))
+        events = kernel.prepare(
+            view.layout,
+            frame_columns(frame, view.view.event, view.columns),
+            partition=frame["_partition"].to_numpy(),
+            offset=frame["_offset"].to_numpy(),
+            id_hash=frame["_id_hash"].to_numpy(),
+        )
+        if self._shards == 1:
+            return [(0, Slice(view.place, polled.spans, keys, events))]
+        lanes = (kernel.hash_keys(keys.data, keys.offsets) % np.uint64(view.view.lanes)).astype(np.int64)
+        pieces = []
+        for shard in range(self._shards):
+            rows = np.flatnonzero(lanes % self._shards == shard)
+            pieces.append((shard, Slice(view.place, polled.spans, take_keys(keys, rows), take_events(events, rows))))
+        return pieces

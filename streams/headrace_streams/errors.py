@@ -1,0 +1,60 @@
+"""How the programs of this room end, and the one error that only they know.
+
+exit code   what happened                                            what the supervisor does
+0           stopped as asked                                         nothing
+1           anything unforeseen                                      starts again, a few times
+2           wrong settings or definitions                            stops with the message
+3           Kafka or Redis is away                                   starts again, a few times
+10          another worker group owns the lanes or the log           stops with the message
+11          a gap, or a store that went back in time                 starts again, and takes over
+12          a topic is not the one that was read before              stops with the message
+"""
+
+from __future__ import annotations
+
+from headrace.errors import ConfigError, DefinitionError, Fenced, Gap, HeadraceError, IdentityError, NotFound, Stale
+
+STOPPED = 0
+UNFORESEEN = 1
+WRONG_SETTINGS = 2
+SERVICE_AWAY = 3
+FENCED = 10
+RESTART = 11
+IDENTITY = 12
+
+FINAL = frozenset({STOPPED, WRONG_SETTINGS, FENCED, IDENTITY})
+"""Exit codes after which starting again would not help."""
+
+
+class RestartNeeded(HeadraceError):  # noqa: N818  (it reads as a sentence where it is raised)
+    """The worker group has to start anew, for example because a topic has more partitions now.
+
+    >>> print(RestartNeeded("topic 'flights.departures' grew from 2 to 4 partitions"))
+    topic 'flights.departures' grew from 2 to 4 partitions; the worker group starts again to read them
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{reason}; the worker group starts again to read them")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return RestartNeeded, (self.reason,)
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of a program that ends with this error.
+
+    >>> exit_code(Fenced("lane 3")), exit_code(Stale("lane 3")), exit_code(ValueError())
+    (10, 11, 1)
+    """
+    if isinstance(error, Fenced):
+        return FENCED
+    if isinstance(error, Gap | Stale | RestartNeeded):
+        return RESTART
+    if isinstance(error, IdentityError):
+        return IDENTITY
+    if isinstance(error, ConfigError | NotFound | DefinitionError):
+        return WRONG_SETTINGS
+    if isinstance(error, HeadraceError):
+        return error.exit_code
+    return UNFORESEEN

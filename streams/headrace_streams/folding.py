@@ -1,0 +1,191 @@
+"""Folds one view's slices into the states of one shard's lanes.
+
+    slice ──▶ which rows are new? ──▶ distinct entities ──▶ cached? ──no──▶ MGET ─┐
+                                                              └───────yes─────────┴──▶ kernel.update ──▶ cache (dirty)
+
+Asking and folding are two steps, so that the reads of several views are under way together. What may not live here: commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace import kernel
+from headrace.layout import Layout
+from headrace.views import FeatureView
+from headrace_schemas.keys import ViewKeys
+from headrace_schemas.stores.lanes import LaneRecord
+from headrace_schemas.stores.resp import Reply
+from headrace_streams.cache import BatchKeys, Packed, StateCache, pack_names
+from headrace_streams.items import Slice, Span, TopicStart
+from headrace_streams.positions import Positions
+
+_STATUSES = 1 + max(kernel.FOLDED, kernel.SKIPPED_OFFSET, kernel.DUPLICATE, kernel.TOO_LATE, kernel.FILTERED)
+_MOST_NAMES = 1000  # of one MGET: a longer one stalls other readers
+_NOTHING = Packed(
+    np.zeros(0, np.uint8), np.zeros(2, np.int64)
+)  # one empty state: that of an entity that Redis does not know
+
+
+@dataclass(slots=True)
+class Pending:
+    """A slice whose entities are known, and whose states may still be on their way.
+
+    Args:
+        spans: the slice's ranges.
+        events: its new rows.
+        slot: for each row, its entity's place in the batch.
+        keys: the distinct entities.
+        numbers: their numbers in the cache, −1 where absent.
+        loaded_of: for each absent entity its place among the loaded states.
+        reads: commands under way.
+    """
+
+    spans: Sequence[Span]
+    events: kernel.EventBatch
+    slot: npt.NDArray[np.int32]
+    keys: BatchKeys
+    numbers: npt.NDArray[np.int32]
+    loaded_of: npt.NDArray[np.int32]
+    reads: int
+
+
+class ViewFolder:
+    """One view in one shard.
+
+    Args:
+        view: the view.
+        keys: its keys in Redis.
+        shard: this shard.
+        shards: how many there are.
+        cache_bytes: what the cache of states may take.
+    """
+
+    def __init__(self, view: FeatureView, keys: ViewKeys, shard: int, shards: int, cache_bytes: int) -> None:
+        self.view, self.keys = view, keys
+        self._layout = Layout.of(view)
+        self._shards = shards
+        self.positions = Positions(range(shard, view.lanes, shards), self.lane_name)
+        self.cache = StateCache(cache_bytes)
+        self.prefixes = pack(keys.state_prefixes)
+        # A lane that nobody ever committed to has no states, so as long as nothing of it was evicted, what is not in the
+        # cache is nowhere, and a bulk load of a new view reads nothing.
+        self._complete = np.zeros(view.lanes, np.bool_)
+        self._records: Sequence[LaneRecord] = ()
+        self.counts = np.zeros(_STATUSES, np.int64)
+        self.rows = 0
+
+    def lane_name(self, lane: int) -> str:
+        """A lane's name for messages."""
+        return f"lane {lane} of view {self.view.name!r}"
+
+    def claimed(self, records: Sequence[LaneRecord]) -> None:
+        """The lanes are ours; these are their records, in the order of `positions.lanes`."""
+        self._records = records
+        for lane, record in zip(self.positions.lanes, records, strict=True):
+            self._complete[lane] = not record.head
+
+    def open(self, topic: TopicStart) -> None:
+        """A source begins; see `Positions.open`."""
+        self.positions.open(topic.topic_id, topic.partitions, self._records, topic.starts)
+
+    def begin(self, piece: Slice, ask: Callable[[bytes], None]) -> Pending | None:
+        """Find the slice's entities and ask for the states that are not cached; None where no row is new.
+
+        Args:
+            piece: the slice.
+            ask: sends a reading command; its answer is given to `finish`.
+
+        Raises:
+            Gap: offsets are missing before the slice.
+        """
+        if self.positions.is_old(piece.spans):
+            return None
+        keys, events = piece.keys, piece.events
+        if not self.positions.all_new(piece.spans):
+            keys, events = self._new_rows(keys, events)
+        if not len(events.offset):
+            self.positions.advance(piece.spans)
+            return None
+        groups = kernel.group_keys(keys.data, keys.offsets)
+        batch_keys = BatchKeys(groups.hash, groups.first, keys.data, keys.offsets)
+        numbers = self.cache.find(batch_keys)
+        loaded_of, commands = self._missing(batch_keys, numbers)
+        for command in commands:
+            ask(command)
+        return Pending(piece.spans, events, groups.slot, batch_keys, numbers, loaded_of, len(commands))
+
+    def _new_rows(self, keys: Packed, events: kernel.EventBatch) -> tuple[Packed, kernel.EventBatch]:
+        """Only after a restart: some lanes hold some of these rows already."""
+        lanes = self.keys.lanes_of(kernel.hash_keys(keys.data, keys.offsets)) // self._shards
+        rows = self.positions.new_rows(lanes, events.partition, events.offset)
+        return take_keys(keys, rows), take_events(events, rows)
+
+    def _missing(self, keys: BatchKeys, numbers: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], list[bytes]]:
+        """Place of each absent entity among what will be loaded (0: the empty state), and the commands that load."""
+        loaded_of = np.zeros(len(numbers), np.int32)
+        absent = np.flatnonzero(numbers < 0)
+        if not len(absent):
+            return loaded_of, []
+        lanes = self.keys.lanes_of(keys.hashes[absent])
+        unknown = ~self._complete[lanes]
+        absent, lanes = absent[unknown], lanes[unknown]
+        loaded_of[absent] = np.arange(1, len(absent) + 1, dtype=np.int32)
+        commands = []
+        for start in range(0, len(absent), _MOST_NAMES):
+            part = slice(start, start + _MOST_NAMES)
+            names = pack_names(keys, keys.first[absent[part]], lanes[part], self.prefixes)
+            commands.append(b"*%d\r\n$4\r\nMGET\r\n%s" % (1 + len(absent[part]), names))
+        return loaded_of, commands
+
+    def finish(self, pending: Pending, replies: Sequence[Reply]) -> None:
+        """Fold a slice whose states have arrived."""
+        states = self.cache.gather(pending.numbers, _loaded(replies), pending.loaded_of)
+        updated = kernel.update(self._layout, kernel.States(states.data, states.offsets), pending.events, pending.slot)
+        after = Packed(updated.states.data, updated.states.offsets)
+        if self.cache.store(pending.keys, pending.numbers, after, updated.dirty):
+            self._complete[:] = False
+        self.positions.advance(pending.spans)
+        self.counts += np.bincount(updated.status, minlength=len(self.counts))
+        self.rows += len(updated.status)
+
+
+def pack(parts: Sequence[bytes]) -> Packed:
+    """Byte strings behind one another."""
+    offsets = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum([len(part) for part in parts], out=offsets[1:])
+    return Packed(np.frombuffer(bytearray().join(parts), np.uint8), offsets)
+
+
+def _loaded(replies: Sequence[Reply]) -> Packed:
+    """The empty state, then the answers' states in order."""
+    found = [
+        value if isinstance(value, bytes) else b"" for reply in replies if isinstance(reply, list) for value in reply
+    ]
+    return pack([b"", *found]) if found else _NOTHING
+
+
+def take_keys(keys: Packed, rows: npt.NDArray[np.int64]) -> Packed:
+    """Some rows' keys."""
+    lengths = (keys.offsets[1:] - keys.offsets[:-1])[rows]
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    shift = np.repeat(keys.offsets[rows] - offsets[:-1], lengths)
+    return Packed(keys.data[np.arange(offsets[-1]) + shift], offsets)
+
+
+def take_events(events: kernel.EventBatch, rows: npt.NDArray[np.int64]) -> kernel.EventBatch:
+    """Some rows of a batch."""
+    return kernel.EventBatch(
+        time_us=events.time_us[rows],
+        partition=events.partition[rows],
+        offset=events.offset[rows],
+        id_hash=events.id_hash[rows],
+        values=events.values[rows],
+        masks=events.masks[rows],
+        kept=events.kept[rows],
+    )

@@ -1,0 +1,115 @@
+"""What is settled before the first event is read: services, registered views, the topics' identity, and where to begin.
+
+What may not live here: reading events, running anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+import redis
+
+from headrace.errors import ConfigError
+from headrace.views import FeatureView
+from headrace_schemas.keys import ViewKeys
+from headrace_schemas.loading import LoadedProject
+from headrace_schemas.settings import Settings
+from headrace_schemas.stores.kafka import TopicIdentity, end_offsets, first_offsets, topic_identity
+from headrace_schemas.stores.lanes import LaneRecord
+from headrace_schemas.stores.log import event_log
+from headrace_schemas.stores.online import check_policy, connect, lane_records, register_views
+from headrace_streams.identity import Auditor
+from headrace_streams.source import Assignment
+from headrace_streams.starts import TopicFacts, highest_marks, start_positions
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a worker needs to begin.
+
+    Args:
+        views: the views, in the order that all processes of a group count them in.
+        topics: each topic's identity.
+        assignments: what this worker reads.
+    """
+
+    views: tuple[FeatureView, ...]
+    topics: Mapping[str, TopicIdentity]
+    assignments: tuple[Assignment, ...]
+
+
+def prepare_stream(loaded: LoadedProject, worker: int, workers: int) -> Prepared:
+    """Settle where a worker of the feature pipeline begins.
+
+    Raises:
+        ConfigError: there is nothing to do, or Redis evicts.
+        NotFound: a topic does not exist.
+        ServiceUnavailable: Kafka or Redis is away.
+        IdentityError: a topic is not the one that was read before.
+    """
+    settings, views = loaded.settings, loaded.project.views
+    if not views:
+        raise ConfigError(
+            f"project {loaded.project.name!r} has no feature views, so there is nothing to stream; declare an hr.FeatureView"
+        )
+    client = connect(settings.redis)
+    try:
+        check_policy(client)
+        register_views(client, settings.namespace, views)
+        topics = {topic: topic_identity(settings.kafka, topic) for topic in sorted({v.event.topic for v in views})}
+        assignments = []
+        for topic, identity in topics.items():
+            of_topic = [view for view in views if view.event.topic == topic]
+            assignments.append(_assignment(settings, client, topic, identity, of_topic, worker, workers))
+        return Prepared(views, topics, tuple(assignments))
+    finally:
+        client.close()
+
+
+def _assignment(
+    settings: Settings,
+    client: redis.Redis,
+    topic: str,
+    identity: TopicIdentity,
+    views: Iterable[FeatureView],
+    worker: int,
+    workers: int,
+) -> Assignment:
+    known = list(views)
+    lanes = {view.name: lane_records(client, ViewKeys(settings.namespace, view)) for view in known}
+    facts = topic_facts(settings, known[0], identity, lanes)
+    starts = start_positions(facts, lanes)
+    check_marks(settings.kafka, facts, lanes)
+    mine = {partition: start for partition, start in starts.items() if partition % workers == worker}
+    return Assignment(topic, identity, mine)
+
+
+def topic_facts(
+    settings: Settings, view: FeatureView, identity: TopicIdentity, lanes: Mapping[str, list[LaneRecord]]
+) -> TopicFacts:
+    """What the broker and the log say of a view's topic."""
+    topic = view.event.topic
+    first, end = first_offsets(settings.kafka, topic), end_offsets(settings.kafka, topic)
+    logged_from: dict[int, int] = {}
+    fresh = any(not record.watermarks for records in lanes.values() for record in records)
+    if fresh and any(first.values()):
+        found = event_log(settings, view.event).scan().group_by("_partition").agg(pl.col("_offset").min()).collect()
+        logged_from = {int(row["_partition"]): int(row["_offset"]) for row in found.to_dicts()}
+    return TopicFacts(topic, identity.topic_id, first, end, logged_from)
+
+
+def check_marks(bootstrap: str, facts: TopicFacts, lanes: Mapping[str, list[LaneRecord]]) -> None:
+    """Read the records before the highest watermarks again: if they are the same, so is everything before them.
+
+    Raises:
+        IdentityError: they are not.
+    """
+    auditor = Auditor(bootstrap)
+    try:
+        for partition, mark in sorted(highest_marks(facts, lanes).items()):
+            if mark.digest:
+                auditor.check_record(facts.topic, partition, mark)
+    finally:
+        auditor.close()

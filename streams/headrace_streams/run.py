@@ -1,0 +1,121 @@
+"""Runs the feature pipeline: one worker of a group, in this process.
+
+What may not live here: restarting (`headrace_streams.supervisor`), command lines.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from headrace_schemas.keys import ViewKeys
+from headrace_schemas.loading import LoadedProject
+from headrace_schemas.stores.resp import Address
+from headrace_streams.dead_letters import DeadLetterBox
+from headrace_streams.decoding import Decoder
+from headrace_streams.errors import STOPPED
+from headrace_streams.flow import Course, Parts, run_flow
+from headrace_streams.folding import ViewFolder
+from headrace_streams.items import Opening, TopicStart
+from headrace_streams.journal import Journal
+from headrace_streams.patience import Patience
+from headrace_streams.preparing import Prepared, prepare_stream
+from headrace_streams.source import KafkaSource
+from headrace_streams.writer import ShardWriter
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """How a worker runs.
+
+    Args:
+        cache_bytes: what the caches of states may take, all views together.
+        most_records: of one poll.
+        watch_s: time between checks of the topics' identity.
+        patience: how long to wait for what.
+    """
+
+    cache_bytes: int = 512 << 20
+    most_records: int = 10_000
+    watch_s: float = 3.0
+    patience: Patience = field(default_factory=Patience)
+
+
+def run_stream(
+    loaded: LoadedProject,
+    *,
+    take_over: bool = False,
+    worker: int = 0,
+    addresses: Sequence[str] = (),
+    options: StreamOptions | None = None,
+    stop: threading.Event | None = None,
+    journal: Journal | None = None,
+) -> int:
+    """Run one worker of the feature pipeline until it is stopped.
+
+    Args:
+        loaded: the project.
+        take_over: claim lanes from an owner that may seem alive; only for one who has seen it exit.
+        worker: this process's number in its group.
+        addresses: of all processes of the group; empty for a group of one.
+        options: how to run.
+        stop: set it to stop cleanly: everything read is committed, the lanes are given back.
+        journal: where changes of state are reported; by default standard error.
+
+    Returns:
+        0 when it was stopped.
+
+    Raises:
+        Fenced: another group owns the lanes.
+        Gap, Stale, RestartNeeded: start again.
+        IdentityError: a topic is not the one that was read before.
+        ServiceUnavailable: Kafka or Redis is away.
+        ConfigError: wrong settings.
+    """
+    options, journal = options or StreamOptions(), journal or Journal("stream")
+    workers = max(len(addresses), 1)
+    prepared = prepare_stream(loaded, worker, workers)
+    journal.note(
+        "starting", worker=worker, workers=workers, views=[view.name for view in prepared.views],
+        starts={a.topic: {p: mark.next for p, mark in a.starts.items()} for a in prepared.assignments},
+    )  # fmt: skip
+    parts = _parts(loaded, prepared, worker, workers, options, journal, take_over=take_over)
+    course = Course(stop or threading.Event(), alone=workers == 1)
+    try:
+        run_flow("headrace_stream", parts, course, addresses)
+    finally:
+        parts.poller.close()
+        parts.sink.close()
+    journal.note("stopped", worker=worker)
+    return STOPPED
+
+
+def _parts(
+    loaded: LoadedProject,
+    prepared: Prepared,
+    worker: int,
+    workers: int,
+    options: StreamOptions,
+    journal: Journal,
+    *,
+    take_over: bool,
+) -> Parts:
+    settings, outage_s = loaded.settings, options.patience.outage_s
+    cache_bytes = options.cache_bytes // (workers * len(prepared.views))
+    folders = [
+        ViewFolder(view, ViewKeys(settings.namespace, view), worker, workers, cache_bytes) for view in prepared.views
+    ]
+    writer = ShardWriter(
+        worker, workers, folders, Address.parse(settings.redis), journal, options.patience,
+        take_over=take_over, most_dirty_bytes=options.cache_bytes // 4,
+    )  # fmt: skip
+    topics = {a.topic: TopicStart(a.identity.topic_id, a.identity.partitions, a.starts) for a in prepared.assignments}
+    ids = {topic: identity.topic_id for topic, identity in prepared.topics.items()}
+    box = DeadLetterBox(settings.kafka, settings.namespace, journal, outage_s=outage_s)
+    decoder = Decoder(loaded.project, prepared.views, ids, workers, box)
+    source = KafkaSource(
+        settings.kafka, prepared.assignments, journal,
+        most=options.most_records, watch_s=options.watch_s, outage_s=outage_s,
+    )  # fmt: skip
+    return Parts(worker, workers, Opening(worker, workers, topics), source, decoder.decode, writer)

@@ -1,0 +1,203 @@
+"""The partitioned Kafka source: polls batches, knows exactly which offsets they cover, and notices when the topic is another.
+
+One consumer, positions assigned and never committed to Kafka. A poll's records of one topic become one batch; beside the
+rows it carries, for each partition, the range [from, next) of offsets that it covers. Ranges follow one another without a gap,
+so offsets without a record (aborted, compacted) lie inside them; those at the end of a partition come with its end-of-partition
+event. What may not live here: Bytewax, decoding, Redis.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, Message, TopicPartition
+
+from headrace.errors import Gap, IdentityError, StoreError
+from headrace_schemas.batches import RawBatch
+from headrace_schemas.stores.kafka import TopicIdentity, consumer
+from headrace_schemas.stores.lanes import Watermark
+from headrace_streams.identity import Reached, Watch, mark_after
+from headrace_streams.items import Polled, Span
+from headrace_streams.journal import Journal
+
+_AWAY = frozenset(
+    {
+        KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT,
+        KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.REPLICA_NOT_AVAILABLE,
+    }
+)  # fmt: skip
+_LOST = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION})
+_GONE = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID, KafkaError._UNKNOWN_TOPIC,
+                   KafkaError._UNKNOWN_PARTITION})  # fmt: skip
+_SETTINGS: dict[str, object] = {
+    "enable_partition_eof": True,
+    # Apache Kafka answers as soon as there is a record; the embedded broker only when this time is over.
+    "fetch_wait_max_ms": 5,
+    "fetch_queue_backoff_ms": 2,
+    "queued_min_messages": 100_000,
+    "queued_max_messages_kbytes": 32_768,  # bounded memory at any lag
+    "fetch_message_max_bytes": 4_194_304,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a source reads of one topic.
+
+    Args:
+        topic: the topic.
+        identity: what it was when the starts were decided.
+        starts: by partition, the first offset to read and what stands before it.
+    """
+
+    topic: str
+    identity: TopicIdentity
+    starts: Mapping[int, Watermark]
+
+
+class KafkaSource:
+    """Reads assigned partitions from their starts on.
+
+    Args:
+        bootstrap: addresses of brokers.
+        assignments: what to read.
+        journal: where changes of state are reported.
+        most: records of one poll.
+        watch_s: time between checks of identity.
+        outage_s: how long the broker may be away.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        assignments: Sequence[Assignment],
+        journal: Journal,
+        *,
+        most: int = 10_000,
+        watch_s: float = 3.0,
+        outage_s: float = 60.0,
+    ) -> None:
+        self._bootstrap, self._journal, self._most = bootstrap, journal, most
+        self._reached: dict[tuple[str, int], Watermark] = {}
+        for assignment in assignments:
+            for partition, start in assignment.starts.items():
+                self._reached[assignment.topic, partition] = start
+        self._unfinished = set(self._reached)  # partitions whose end has not been seen since their last record
+        self._away = self._closed = False
+        self._consumer = consumer(bootstrap, **_SETTINGS)
+        self._consumer.assign([TopicPartition(t, p, mark.next) for (t, p), mark in self._reached.items()])
+        known = {assignment.topic: assignment.identity for assignment in assignments}
+        self._watch = Watch(bootstrap, known, self.reached, every_s=watch_s, outage_s=outage_s)
+
+    @property
+    def at_end(self) -> bool:
+        """Whether everything that was there has been read."""
+        return not self._unfinished
+
+    def reached(self) -> Iterable[Reached]:
+        """How far each partition is read."""
+        return [Reached(topic, partition, mark) for (topic, partition), mark in list(self._reached.items())]
+
+    def poll(self) -> list[Polled]:
+        """What has arrived, without waiting; one batch per topic.
+
+        Raises:
+            IdentityError: a topic is not the one that was read before, or the position is lost.
+            RestartNeeded: a topic has more partitions.
+            ServiceUnavailable: the broker has been away for too long.
+        """
+        self._watch.check()
+        messages = self._consumer.consume(self._most, 0)
+        if not messages:
+            return []
+        received_us = time.time_ns() // 1000
+        records = [message for message in messages if message.error() is None]
+        polled = [self._batch(topic, of_topic, received_us) for topic, of_topic in _by_topic(records).items()]
+        if len(records) < len(messages):
+            for message in messages:
+                if message.error() is not None:
+                    polled += self._event(message, received_us)
+        return polled
+
+    def _batch(self, topic: str, messages: Sequence[Message], received_us: int) -> Polled:
+        raw = RawBatch.from_messages(topic, messages, received_us)
+        last = dict(zip(raw.partition.tolist(), range(len(messages)), strict=True))
+        first = dict(zip(raw.partition[::-1].tolist(), range(len(messages) - 1, -1, -1), strict=True))
+        spans = []
+        for partition, row in last.items():
+            known = self._reached[topic, partition]
+            begin = int(raw.offset[first[partition]])
+            if begin < known.next:
+                raise Gap(f"topic {topic!r}, partition {partition}, which went back", known.next, begin)
+            mark = mark_after(messages[row])
+            if mark.epoch > known.epoch >= 0:
+                self._watch.hurry()  # another leader: is what we read before still what it has?
+            spans.append(Span(partition, known.next, mark))
+            self._reached[topic, partition] = mark
+            self._unfinished.add((topic, partition))
+        if self._away:
+            self._away = False
+            self._journal.note("kafka-back")
+            self._watch.hurry()
+        return Polled(raw, tuple(spans))
+
+    def _event(self, message: Message, received_us: int) -> list[Polled]:
+        """An end of partition, or a trouble."""
+        error, topic, partition = message.error(), message.topic(), message.partition()
+        assert error is not None
+        if error.code() == KafkaError._PARTITION_EOF and topic is not None and partition is not None:
+            return self._end(topic, partition, message.offset() or 0, received_us)
+        if error.code() in _AWAY:
+            if not self._away:
+                self._away = True
+                self._journal.note("kafka-trouble", reason=error.str(), address=self._bootstrap)
+            return []
+        if error.code() in _LOST or error.code() in _GONE:
+            where = f"partition {partition} from the position that was reached"
+            raise IdentityError(
+                topic or "?", where, error.str(),
+                "see whether the topic was deleted, made anew or cut off; if that was on purpose, begin anew with "
+                "another [project] namespace in headrace.toml",
+            )  # fmt: skip
+        raise StoreError(
+            f"Kafka at {self._bootstrap}: topic {topic!r}, partition {partition} cannot be read ({error.str()}); "
+            f"check the permissions of the client and the broker's log"
+        )
+
+    def _end(self, topic: str, partition: int, end: int, received_us: int) -> list[Polled]:
+        known = self._reached[topic, partition]
+        if end < known.next:
+            required = f"partition {partition} to reach offset {known.next}, which was read"
+            raise IdentityError(topic, required, f"an end at {end}", "bring back the records, or begin anew with another "
+                                "[project] namespace in headrace.toml")  # fmt: skip
+        self._unfinished.discard((topic, partition))
+        if end == known.next:
+            return []
+        # Offsets without a record at the end: a transaction's mark, or aborted records. Nothing there has a digest.
+        mark = Watermark(end, known.epoch)
+        self._reached[topic, partition] = mark
+        empty = RawBatch.from_messages(topic, [], received_us)
+        return [Polled(empty, (Span(partition, known.next, mark),))]
+
+    def close(self) -> None:
+        """Leave the broker."""
+        if not self._closed:
+            self._closed = True
+            self._watch.close()
+            self._consumer.close()
+
+
+def _by_topic(messages: Sequence[Message]) -> Mapping[str, Sequence[Message]]:
+    if not messages:
+        return {}
+    topics = [message.topic() for message in messages]
+    first = topics[0]
+    if topics.count(first) == len(topics):
+        return {str(first): messages}
+    found: dict[str, list[Message]] = {}
+    for topic, message in zip(topics, messages, strict=True):
+        found.setdefault(str(topic), []).append(message)
+    return found

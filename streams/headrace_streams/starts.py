@@ -1,0 +1,124 @@
+"""Where the source begins, decided before anything is read: the lowest position of all registered lanes, if that is possible.
+
+For each partition of a topic, what its lanes know, against what the broker has:
+
+    lanes know another topic id only         the topic was made anew                     stop
+    a lane's next > end of the partition     the topic lost records                      stop
+    a lane's next < first offset             records expired before they were folded     stop, name the missing range
+    a fresh lane, the log has older rows     they would be missing from its states       stop, name the missing range
+    a lane knows others, not this partition  it is new to the topic                      begin at 0
+    a fresh lane                             a new view                                  begin at the first offset
+
+It never skips. These positions are hints: the claims decide (`headrace_streams.positions`). What may not live here: I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from headrace.errors import Gap, IdentityError
+from headrace_schemas.stores.lanes import LaneRecord, Watermark
+
+_AGAIN = (
+    "If the topic was made anew on purpose, begin anew: another [project] namespace in headrace.toml, an empty log directory; "
+    "then produce the events again. If not, bring the broker back to the state it had"
+)
+_MISSING = (
+    "Restore the records to the topic, or begin anew with another [project] namespace in headrace.toml, which counts only "
+    "what the topic still holds"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFacts:
+    """What the broker says of a topic, and the log of its records.
+
+    Args:
+        topic: its name.
+        topic_id: the broker's id of it.
+        first: the first offset that each partition still keeps.
+        end: the offset behind each partition's last record.
+        logged_from: the lowest offset that the log holds, by partition; absent where it holds none.
+    """
+
+    topic: str
+    topic_id: str
+    first: Mapping[int, int]
+    end: Mapping[int, int]
+    logged_from: Mapping[int, int]
+
+
+def start_positions(facts: TopicFacts, lanes: Mapping[str, Sequence[LaneRecord]]) -> dict[int, Watermark]:
+    """The first offset to read of each partition, with what stands before it.
+
+    Args:
+        facts: of the topic.
+        lanes: the records of the lanes of each registered view of this topic, by the view's name.
+
+    Raises:
+        IdentityError: the topic is not what the lanes know, or begins behind where a lane has to.
+        Gap: a lane's record contradicts itself.
+    """
+    starts = {}
+    for partition in sorted(facts.first):
+        marks = [_mark(facts, partition, view, record) for view, records in lanes.items() for record in records]
+        starts[partition] = min(marks, key=lambda mark: mark.next, default=Watermark(facts.first[partition]))
+    return starts
+
+
+def highest_marks(facts: TopicFacts, lanes: Mapping[str, Sequence[LaneRecord]]) -> dict[int, Watermark]:
+    """The highest watermark of each partition: if the record before it is still the same, all before it are."""
+    highest: dict[int, Watermark] = {}
+    for records in lanes.values():
+        for record in records:
+            for (topic_id, partition), mark in record.watermarks.items():
+                known = highest.get(partition)
+                if topic_id == facts.topic_id and (known is None or mark.next > known.next):
+                    highest[partition] = mark
+    return highest
+
+
+def _mark(facts: TopicFacts, partition: int, view: str, record: LaneRecord) -> Watermark:
+    """Where one lane has to begin in one partition."""
+    ids = {topic_id for topic_id, _ in record.watermarks}
+    if ids and facts.topic_id not in ids:
+        raise _made_anew(facts, view, sorted(ids))
+    first, end = facts.first[partition], facts.end[partition]
+    mark = record.watermarks.get((facts.topic_id, partition))
+    if mark is None:
+        return _unknown(facts, partition, view, record)
+    if mark.next > end:
+        required = f"partition {partition} to reach offset {mark.next}, which view {view!r} has folded"
+        raise IdentityError(facts.topic, required, f"an end at {end}: records were lost", _AGAIN)
+    if mark.next < first:
+        raise _missing(facts, partition, view, mark.next)
+    return mark
+
+
+def _unknown(facts: TopicFacts, partition: int, view: str, record: LaneRecord) -> Watermark:
+    """A partition that a lane knows nothing of: the lane is fresh, or the partition is."""
+    first = facts.first[partition]
+    known = [other for topic_id, other in record.watermarks if topic_id == facts.topic_id]
+    if not known:
+        if first > facts.logged_from.get(partition, first):
+            raise _missing(facts, partition, view, facts.logged_from[partition])
+        return Watermark(first)
+    if partition < max(known):
+        raise Gap(f"a lane of view {view!r}, partition {partition}", 0, facts.end[partition])
+    if first > 0:
+        raise _missing(facts, partition, view, 0)
+    return Watermark(0)
+
+
+def _made_anew(facts: TopicFacts, view: str, ids: Sequence[str]) -> IdentityError:
+    required = f"topic id {', '.join(ids)}, of which view {view!r} holds a part"
+    return IdentityError(facts.topic, required, f"topic id {facts.topic_id}: the topic was made anew", _AGAIN)
+
+
+def _missing(facts: TopicFacts, partition: int, view: str, start: int) -> IdentityError:
+    first = facts.first[partition]
+    required = f"partition {partition} from offset {start} on, for view {view!r}"
+    return IdentityError(
+        facts.topic, required, f"a first offset of {first}: {start} to {first - 1} are missing", _MISSING
+    )

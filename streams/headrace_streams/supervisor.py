@@ -1,0 +1,215 @@
+"""Starts a group of worker processes, and starts it again when it ends.
+
+    all exited 0                    done
+    one exited for good (errors.py) end the others, stop with its message and its exit code
+    anything else, killed included  end the others, wait a little, start the whole group again; it takes over, for we have seen
+                                    every process of the old group exit
+    too often in too short a time   stop with the last exit code
+
+The unit of restart is the group: the engine's processes cannot replace one of theirs. What may not live here: what workers do.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from headrace_schemas.loading import LoadedProject
+from headrace_streams.errors import FINAL, STOPPED
+from headrace_streams.journal import Journal
+
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Restarts:
+    """How often a group may fail.
+
+    Args:
+        most: failures within `within_s` before giving up.
+        within_s: the time that they are counted over.
+        pause_s: before the first restart; doubled with each failure in that time.
+        longest_pause_s: between restarts.
+        grace_s: for a process to stop as asked, before it is killed.
+    """
+
+    most: int = 5
+    within_s: float = 60.0
+    pause_s: float = 0.2
+    longest_pause_s: float = 5.0
+    grace_s: float = 15.0
+
+
+class Supervisor:
+    """Keeps one group of worker processes running.
+
+    Args:
+        command: makes the command line of a worker: its number, the addresses of the group, whether to take over.
+        workers: how many there are.
+        journal: where starts and ends are reported.
+        restarts: how often the group may fail.
+        environ: the workers' environment; by default this process's.
+        errors: where the workers' standard error goes; by default this process's.
+    """
+
+    def __init__(
+        self,
+        command: Callable[[int, Sequence[str], bool], list[str]],
+        workers: int,
+        journal: Journal,
+        restarts: Restarts | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        errors: IO[bytes] | None = None,
+    ) -> None:
+        self._command, self._workers, self._journal = command, workers, journal
+        self._restarts = restarts or Restarts()
+        self._environ = {**(os.environ if environ is None else environ), "RUST_BACKTRACE": "0"}
+        self._errors = errors
+        self._group: list[subprocess.Popen[bytes]] = []
+        self._failures: deque[float] = deque()
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes of the running group."""
+        return [process.pid for process in self._group]
+
+    def run(self, stop: threading.Event, *, take_over: bool = False) -> int:
+        """Run the group until it is stopped or fails for good; returns its exit code.
+
+        Args:
+            stop: set it to stop the group cleanly.
+            take_over: the first group, too, takes lanes from an owner that may seem alive.
+        """
+        while True:
+            self._start(take_over)
+            code = self._end(self._watch(stop))
+            if code == STOPPED or stop.is_set() or code in FINAL:
+                self._journal.note("ended", code=code)
+                return code
+            pause_s = self._next_pause()
+            self._journal.note("failed", code=code, again_in_s=pause_s)
+            if pause_s is None:
+                self._journal.note("gave-up", failures=len(self._failures), within_s=self._restarts.within_s)
+                return code if code > 0 else 1
+            if stop.wait(pause_s):
+                return STOPPED
+            take_over = True  # every process of the old group has exited: `_end` has seen it
+
+    def _start(self, take_over: bool) -> None:
+        addresses = [f"127.0.0.1:{port}" for port in _free_ports(self._workers)] if self._workers > 1 else []
+        self._group = [
+            subprocess.Popen(
+                self._command(worker, addresses, take_over),
+                stdin=subprocess.PIPE,
+                stderr=self._errors,
+                env=self._environ,
+                start_new_session=True,  # Ctrl-C on the terminal comes to us; the workers are stopped by us
+            )
+            for worker in range(self._workers)
+        ]
+        self._journal.note("started", pids=self.pids, take_over=take_over)
+
+    def _watch(self, stop: threading.Event) -> int | None:
+        """Wait for the first process to fail, or for all to end; None when we were asked to stop."""
+        while not stop.is_set():
+            codes = [process.poll() for process in self._group]
+            failed = next((code for code in codes if code not in (None, STOPPED)), None)
+            if failed is not None:
+                return failed
+            if all(code == STOPPED for code in codes):
+                return STOPPED
+            stop.wait(_POLL_S)
+        return None
+
+    def _end(self, code: int | None) -> int:
+        """See every process of the group exit; returns the exit code of the group."""
+        for process in self._group:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + self._restarts.grace_s
+        for process in self._group:
+            try:
+                process.wait(max(deadline - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+        codes = [process.returncode for process in self._group]
+        # When one process fails its peers fail with it; a code that says why stands above those that only say that.
+        final = next((c for c in codes if c in FINAL and c != STOPPED), None)
+        return final or code or next((c for c in codes if c != STOPPED), STOPPED)
+
+    def _next_pause(self) -> float | None:
+        """How long to wait before starting again, or None: it failed too often."""
+        now = time.monotonic()
+        self._failures.append(now)
+        while self._failures[0] < now - self._restarts.within_s:
+            self._failures.popleft()
+        if len(self._failures) > self._restarts.most:
+            return None
+        return min(self._restarts.pause_s * 2.0 ** (len(self._failures) - 1), self._restarts.longest_pause_s)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for opened in sockets:
+            opened.bind(("127.0.0.1", 0))
+        return [int(opened.getsockname()[1]) for opened in sockets]
+    finally:
+        for opened in sockets:
+            opened.close()
+
+
+def worker_command(
+    project: str, role: str, worker: int, addresses: Sequence[str], take_over: bool, arguments: Sequence[str] = ()
+) -> list[str]:
+    """The command line of one worker process."""
+    command = [sys.executable, "-m", "headrace_streams", "--project", project, "--role", role, "--child"]
+    if addresses:
+        command += ["--worker", str(worker), "--addresses", ",".join(addresses)]
+    if take_over:
+        command.append("--take-over")
+    return [*command, *arguments]
+
+
+def supervise(
+    loaded: LoadedProject,
+    role: str = "stream",
+    *,
+    stop: threading.Event | None = None,
+    take_over: bool = False,
+    restarts: Restarts | None = None,
+    arguments: Sequence[str] = (),
+) -> int:
+    """Keep the feature pipeline or the log writer of a project running, in child processes.
+
+    Args:
+        loaded: the project.
+        role: ``stream`` or ``log``.
+        stop: set it to stop cleanly.
+        take_over: claim lanes whose owner may seem alive.
+        restarts: how often it may fail.
+        arguments: more arguments for ``python -m headrace_streams``.
+
+    Returns:
+        The exit code (`headrace_streams.errors`).
+    """
+    workers = loaded.settings.workers if role == "stream" else 1
+
+    def command(worker: int, addresses: Sequence[str], again: bool) -> list[str]:
+        return worker_command(str(loaded.root), role, worker, addresses, again, arguments)
+
+    supervisor = Supervisor(command, workers, Journal(f"{role}-supervisor"), restarts)
+    return supervisor.run(stop or threading.Event(), take_over=take_over)

@@ -1,0 +1,195 @@
+"""One shard of the feature pipeline: claims its lanes, folds what arrives, flushes, and says how far it has come.
+
+    fold at once ──▶ is the last flush acknowledged? ──no──▶ later: the next batch joins in
+                                                └─────yes──▶ flush everything that is dirty
+
+So batches grow under load, and without load an event is on its way as soon as it is folded; there is no timer. On a tick the
+source has nothing more for now, and the shard brings everything to its end. What may not live here: Bytewax, Kafka.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from headrace_schemas.stores.lanes import fresh_token
+from headrace_schemas.stores.online import progress_fields
+from headrace_schemas.stores.resp import Address
+from headrace_schemas.stores.resp import pack as pack_command
+from headrace_streams.claims import claim, release
+from headrace_streams.flusher import Flusher
+from headrace_streams.flushes import Flush, FlushBuilder
+from headrace_streams.folding import Pending, ViewFolder
+from headrace_streams.items import Opening, Slice, Stop, Tick
+from headrace_streams.journal import Journal
+from headrace_streams.patience import Patience
+from headrace_streams.session import Session
+
+Item = Opening | Slice | Tick | Stop
+
+
+class ShardWriter:
+    """The owner of one shard's lanes.
+
+    Args:
+        shard: which shard.
+        shards: how many there are.
+        folders: its views.
+        address: of the Redis master.
+        journal: where changes of state are reported.
+        patience: how long to wait for what.
+        take_over: claim lanes whose owner may seem alive.
+        most_dirty_bytes: how much may wait to be sent before folding waits too.
+    """
+
+    def __init__(
+        self,
+        shard: int,
+        shards: int,
+        folders: Sequence[ViewFolder],
+        address: Address,
+        journal: Journal,
+        patience: Patience,
+        *,
+        take_over: bool,
+        most_dirty_bytes: int,
+    ) -> None:
+        self._shard, self._shards, self._folders = shard, shards, folders
+        self._journal, self._patience = journal, patience
+        self._take_over, self._most_dirty_bytes = take_over, most_dirty_bytes
+        self._session = Session(address, journal, patience)
+        self._flusher = Flusher(address, journal, patience)
+        self._token = fresh_token()
+        self._flushes = FlushBuilder(folders, self._token)
+        self._sending: Flush | None = None
+        self._pending: list[tuple[ViewFolder, Pending]] = []
+        self._opened: set[int] = set()
+        self._stopped: set[int] = set()
+        self._sources = 0
+        self._told: list[dict[int, int]] = [{} for _ in folders]
+
+    def write(self, items: Sequence[Item]) -> None:
+        """Take items in their order.
+
+        Raises:
+            Fenced, Gap, Stale: the lanes are not ours, or not what they were; drop everything and exit.
+            ServiceUnavailable: Redis has been away for too long.
+        """
+        for item in items:
+            if isinstance(item, Slice):
+                self._begin(item)
+                continue
+            self._finish()
+            if isinstance(item, Opening):
+                self._open(item)
+            else:
+                self.drain()
+                if isinstance(item, Stop):
+                    self._stop(item)
+        self._finish()
+
+    # --- beginning and end -------------------------------------------------------------------------------------------
+
+    def _open(self, opening: Opening) -> None:
+        if not self._opened:
+            self._claim()
+        self._sources = opening.sources
+        self._opened.add(opening.source)
+        for folder in self._folders:
+            topic = opening.topics.get(folder.view.event.topic)
+            if topic is not None:
+                folder.open(topic)
+
+    def _claim(self) -> None:
+        places = [(view, lane) for view, folder in enumerate(self._folders) for lane in folder.positions.lanes]
+        records = claim(
+            self._session,
+            [self._folders[view].keys.lane_key(lane) for view, lane in places],
+            self._token,
+            take_over=self._take_over,
+            claim_s=self._patience.claim_s,
+            name=lambda index: self._folders[places[index][0]].lane_name(places[index][1]),
+        )
+        for view, folder in enumerate(self._folders):
+            mine = [record for (of, _), record in zip(places, records, strict=True) if of == view]
+            folder.claimed(mine)
+            self._flushes.claimed(view, [record.head for record in mine])
+        self._journal.note("claimed", shard=self._shard, lanes=len(places), owner=self._token.hex()[:8])
+
+    def _stop(self, stop: Stop) -> None:
+        self._stopped.add(stop.source)
+        if len(self._stopped) == self._sources:
+            lanes = [folder.keys.lane_key(lane) for folder in self._folders for lane in folder.positions.lanes]
+            release(self._session, lanes, self._token)
+            self._journal.note("released", shard=self._shard, lanes=len(lanes))
+
+    def close(self) -> None:
+        """Close the connections. What was not committed is left to the next owner's replay."""
+        self._session.close()
+        self._flusher.close()
+
+    # --- folding -----------------------------------------------------------------------------------------------------
+
+    def _begin(self, piece: Slice) -> None:
+        folder = self._folders[piece.view]
+        if any(other is folder for other, _ in self._pending):
+            self._finish()  # a view's batches build upon each other
+        pending = folder.begin(piece, self._session.ask)
+        if pending is not None:
+            self._pending.append((folder, pending))
+
+    def _finish(self) -> None:
+        """Fold what was begun, and send if nothing is under way."""
+        pending, self._pending = self._pending, []
+        for folder, one in pending:
+            folder.finish(one, [self._session.answer() for _ in range(one.reads)])
+            self._pump()
+
+    # --- flushing ----------------------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        if self._sending is not None and (self._flusher.poll() or self._wait_if_full()):
+            self._acknowledge(self._sending)
+        if self._sending is None:
+            self._send()
+
+    def _wait_if_full(self) -> bool:
+        """Backpressure: Redis is slower than we are, and what waits for it must not grow without bound."""
+        if sum(folder.cache.dirty_bytes() for folder in self._folders) < self._most_dirty_bytes:
+            return False
+        return self._flusher.wait()
+
+    def _send(self) -> None:
+        now_s = time.monotonic()
+        # Before every source has spoken, a commit would make the others' partitions look like new ones.
+        if not self._opened or len(self._opened) < self._sources or not self._flushes.due(now_s):
+            return
+        flush = self._sending = self._flushes.build(now_s)
+        self._flusher.start(flush.commits, flush.data, flush.bounds, self._flushes.name)
+
+    def _acknowledge(self, flush: Flush) -> None:
+        self._sending = None
+        for folder in self._folders:
+            folder.cache.settle()
+        self._tell(flush.positions)
+
+    def _tell(self, positions: Sequence[dict[int, int]]) -> None:
+        """Write the progress hint where it changed."""
+        for view, reached in enumerate(positions):
+            if reached != self._told[view]:
+                self._told[view] = reached
+                fields = progress_fields(self._shard, self._shards, reached)
+                pairs = [part for pair in fields.items() for part in pair]
+                self._flusher.post(pack_command("HSET", self._folders[view].keys.progress_key, *pairs))
+
+    def drain(self) -> None:
+        """Bring everything to its end: all that is folded is committed and told."""
+        while True:
+            if self._sending is not None:
+                self._flusher.wait()
+                self._acknowledge(self._sending)
+            self._send()
+            if self._sending is None:
+                break
+        if len(self._opened) == self._sources:
+            self._tell([folder.positions.committed_below() for folder in self._folders])
