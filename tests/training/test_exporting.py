@@ -211,3 +211,9 @@ def test_a_classifier_without_probabilities_is_refused():
     inputs, truth = rows(0, 50)
     with pytest.raises(ConfigError, match="needs an estimator with predict_proba, got LinearRegression"):
         fit(LinearRegression, inputs, truth, "binary", model="late")
+
+
+def test_an_estimator_function_that_returns_something_else_is_refused():
+    inputs, truth = rows(0, 50)
+    with pytest.raises(ConfigError, match="must return an unfitted scikit-learn estimator, got dict"):
+        fit(dict, inputs, truth, "binary", model="late")

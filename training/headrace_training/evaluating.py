@@ -49,6 +49,11 @@ class Estimate:
     def __str__(self) -> str:
         return f"{self.value:.4f} ({self.low:.4f} to {self.high:.4f})"
 
+    def to_json(self) -> dict[str, float | None]:
+        """Value and bounds; what could not be computed (one class in every resample) is null, since JSON knows no NaN."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        return {name: number if np.isfinite(number) else None for name, number in numbers.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class Bin:
@@ -92,7 +97,7 @@ class Evaluation:
             "base": self.base,
             "confidence": self.confidence,
             "blocks": self.blocks,
-            "metrics": {n: {"value": e.value, "low": e.low, "high": e.high} for n, e in self.metrics.items()},
+            "metrics": {name: estimate.to_json() for name, estimate in self.metrics.items()},
             "baseline": dict(self.baseline),
             "calibration": [
                 {"low": b.low, "high": b.high, "rows": b.rows, "predicted": b.predicted, "observed": b.observed}
@@ -180,6 +185,16 @@ class Comparison:
     champion: float
     challenger: float
     improvement: Estimate
+
+    def to_json(self) -> dict[str, object]:
+        """The comparison as plain data."""
+        return {
+            "metric": self.metric,
+            "rows": self.rows,
+            "champion": self.champion,
+            "challenger": self.challenger,
+            "improvement": self.improvement.to_json(),
+        }
 
 
 def compare(

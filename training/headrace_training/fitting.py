@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import polars as pl
@@ -105,7 +105,7 @@ class Fitted:
         return np.asarray(probabilities(table), np.float64)[:, 1]
 
 
-def fit(make: Callable[[], Estimator], inputs: Inputs, truth: Floats, task: Task, *, model: str) -> Fitted:
+def fit(make: Callable[[], object], inputs: Inputs, truth: Floats, task: Task, *, model: str) -> Fitted:
     """Fit a fresh estimator.
 
     Args:
@@ -120,6 +120,12 @@ def fit(make: Callable[[], Estimator], inputs: Inputs, truth: Floats, task: Task
     """
     _validate(truth, task, model)
     estimator = make()
+    if not hasattr(estimator, "fit") or not hasattr(estimator, "predict"):
+        raise ConfigError(
+            f"model {model!r}: its estimator function must return an unfitted scikit-learn estimator, got "
+            f"{type(estimator).__name__}; write estimator=lambda: HistGradientBoostingClassifier()"
+        )
+    unfitted = cast(Estimator, estimator)
     if task == "binary" and not hasattr(estimator, "predict_proba"):
         raise ConfigError(
             f"model {model!r}: a binary model needs an estimator with predict_proba, got {type(estimator).__name__}; "
@@ -127,14 +133,14 @@ def fit(make: Callable[[], Estimator], inputs: Inputs, truth: Floats, task: Task
         )
     y = truth.astype(np.int64) if task == "binary" else truth
     try:
-        estimator.fit(inputs.table(), y)
+        unfitted.fit(inputs.table(), y)
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(
             f"model {model!r}: its estimator could not be fitted on {_shape(inputs.names, len(inputs))}: {error}; "
             "numbers are float32 with NaN for missing values, text must be encoded inside the estimator "
             "(ColumnTransformer with OneHotEncoder or OrdinalEncoder)"
         ) from error
-    return Fitted(estimator, task, inputs.names, len(inputs), float(truth.mean()))
+    return Fitted(unfitted, task, inputs.names, len(inputs), float(truth.mean()))
 
 
 def _validate(truth: Floats, task: Task, model: str) -> None:
