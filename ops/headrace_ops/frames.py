@@ -38,7 +38,9 @@ def read_file(file: Path) -> pl.DataFrame:
     """
     reader = _READERS.get(file.suffix.lower())
     if reader is None:
-        raise ConfigError(f"{file}: its name must end in {', '.join(_READERS)}, but it ends in {file.suffix!r}; convert it")
+        raise ConfigError(
+            f"{file}: its name must end in {', '.join(_READERS)}, but it ends in {file.suffix!r}; convert it"
+        )
     try:
         return reader(file)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -69,13 +71,15 @@ def conform(frame: pl.DataFrame, event: hr.Event, *, source: str) -> pl.DataFram
         elif field.nullable:
             columns.append(pl.Series(name, [None], dtype=_TYPES[field.type]).new_from_index(0, frame.height))
         else:
-            raise ConfigError(f"{source}: event {event.name!r} needs the field {name!r}, but there is no such column; add it")
+            raise ConfigError(
+                f"{source}: event {event.name!r} needs the field {name!r}, but there is no such column; add it"
+            )
     return pl.DataFrame(columns)
 
 
 def _column(column: pl.Series, name: str, kind: FieldType, place: str) -> pl.Series:
     try:
-        read = _times(column) if kind is FieldType.TIMESTAMP else _values(column, kind)
+        read = parse_times(column) if kind is FieldType.TIMESTAMP else _values(column, kind)
     except pl.exceptions.PolarsError:
         read = None
     lost = None if read is None else read.is_null() & column.is_not_null()
@@ -98,11 +102,14 @@ def _values(column: pl.Series, kind: FieldType) -> pl.Series:
     if column.dtype == pl.String and kind is not FieldType.STRING:
         column = column.set(column == "", None)
     if column.dtype == pl.String and kind is FieldType.BOOLEAN:
-        return column.str.to_lowercase().replace_strict({"true": True, "false": False}, default=None, return_dtype=pl.Boolean)
+        return column.str.to_lowercase().replace_strict(
+            {"true": True, "false": False}, default=None, return_dtype=pl.Boolean
+        )
     return column.cast(_TYPES[kind], strict=False)
 
 
-def _times(column: pl.Series) -> pl.Series:
+def parse_times(column: pl.Series) -> pl.Series:
+    """Times as microseconds since 1970 in UTC; null where a text is no time with a zone."""
     if column.dtype == pl.String:
         column = column.set(column == "", None)
         if column.drop_nulls().str.contains(r"^-?\d+$").all():

@@ -76,7 +76,9 @@ class Plan:
                 "and rebuilt views, and goes on where it was for the others"
             )
         if any(view.action in ("rebuild", "finish") for view in self.views):
-            lines.append("train again the models that use a changed view (`headrace train MODEL`): they pin its fingerprint")
+            lines.append(
+                "train again the models that use a changed view (`headrace train MODEL`): they pin its fingerprint"
+            )
         return lines
 
     def to_json(self) -> dict[str, object]:

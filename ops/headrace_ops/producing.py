@@ -51,41 +51,43 @@ class EventProducer:
         event: the event.
         key: the field whose value routes a record to a partition; by default the event's id. An entity's events may lie in
             several partitions: their order does not matter to its features.
+        reports: note in `written` (partition → offset) and `last` where the broker put the events; costs as much as encoding.
         settings: further librdkafka settings.
     """
 
-    def __init__(self, bootstrap: str, event: hr.Event, *, key: str | None = None, **settings: object) -> None:
+    def __init__(
+        self, bootstrap: str, event: hr.Event, *, key: str | None = None, reports: bool = False, **settings: object
+    ) -> None:
         self.event = event
         self._bootstrap, self._key = bootstrap, key or event.id
         if self._key is not None and self._key not in event.fields:
             raise NotFound(f"field of event {event.name!r} named", self._key, event.fields)
         self._encode = EventCodec(event).encode
-        # A report for each record costs more than its encoding; only failures matter, and where it was written to `written`.
         self._producer = kafka.producer(
             bootstrap,
             queue_buffering_max_messages=200_000,
             message_timeout_ms=30_000,
+            delivery_report_only_error=not reports,
             **settings,
         )
         self._failed: list[str] = []
         self.written: dict[int, int] = {}
+        self.last = (-1, -1)
 
-    def send(self, record: Mapping[str, object], *, report: bool = False) -> None:
+    def send(self, record: Mapping[str, object]) -> None:
         """Send one event; it may still be on its way when this returns.
 
         Args:
             record: a value for each field.
-            report: note in `written` (partition → offset) where the broker put it.
 
         Raises:
             CodecError: the record does not fit the event's schema.
         """
         key = None if self._key is None else str(record[self._key]).encode()
         value = self._encode(record)
-        callback = self._written if report else self._delivered
         while True:
             try:
-                self._producer.produce(self.event.topic, value, key, on_delivery=callback)
+                self._producer.produce(self.event.topic, value, key, on_delivery=self._delivered)
                 return
             except BufferError:
                 self._producer.poll(_FULL_S)
@@ -118,15 +120,12 @@ class EventProducer:
         else:
             self._producer.purge()
 
-    def _delivered(self, error: Any, _: Any) -> None:
+    def _delivered(self, error: Any, message: Any) -> None:
         if error is not None:
             self._failed.append(str(error.str()))
-
-    def _written(self, error: Any, message: Any) -> None:
-        self._delivered(error, message)
-        if error is None:
-            partition, offset = int(message.partition()), int(message.offset())
-            self.written[partition] = max(offset, self.written.get(partition, -1))
+            return
+        partition, offset = self.last = int(message.partition()), int(message.offset())
+        self.written[partition] = max(offset, self.written.get(partition, -1))
 
     def _raise(self) -> None:
         if self._failed:

@@ -88,7 +88,8 @@ def read_features(
         found=bool(state),
         newest_us=kernel.header(state).newest_us if state else None,
         values={
-            name: None if math.isnan(value) else float(value) for name, value in zip(view.feature_names, values, strict=True)
+            name: None if math.isnan(value) else float(value)
+            for name, value in zip(view.feature_names, values, strict=True)
         },
     )
 

@@ -11,8 +11,10 @@ from urllib.parse import quote, urlsplit
 
 from headrace.errors import HeadraceError, ServiceUnavailable
 
+_SERVERS_FAULT = 500
 
-class Refused(HeadraceError):
+
+class Refused(HeadraceError):  # noqa: N818  (it reads as a sentence where it is raised and caught)
     """The service answered, but not with what was asked for.
 
     Args:
@@ -22,12 +24,8 @@ class Refused(HeadraceError):
 
     def __init__(self, status: int, message: str) -> None:
         self.status, self.message = status, message
+        self.exit_code = 3 if status >= _SERVERS_FAULT else 2
         super().__init__(f"the service answered {status}: {message}")
-
-    @property
-    def exit_code(self) -> int:  # type: ignore[override]
-        """3 where a service is missing, 2 where the request was wrong."""
-        return 3 if self.status >= 500 else 2
 
     def __reduce__(self) -> tuple[object, ...]:
         return Refused, (self.status, self.message)
@@ -123,7 +121,10 @@ class Service:
             # The connection is made anew by the next request. A request is never repeated: it may have been logged.
             self._connection.close()
             raise ServiceUnavailable(
-                "the service", self.url, str(error) or type(error).__name__, "start it: `headrace serve` or `headrace dev`"
+                "the service",
+                self.url,
+                str(error) or type(error).__name__,
+                "start it: `headrace serve` or `headrace dev`",
             ) from error
 
 

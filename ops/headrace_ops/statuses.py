@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from headrace.errors import HeadraceError, NotFound, ServiceUnavailable
+from headrace.errors import NotFound, ServiceUnavailable
 from headrace_ops.service import Service
 from headrace_schemas.dead_letters import dead_letter_topic
 from headrace_schemas.loading import LoadedProject
@@ -97,7 +97,9 @@ def status(loaded: LoadedProject) -> ProjectStatus:
     if complaint:
         problems.append(complaint)
     models = _models(loaded, ready)
-    problems += [f"model {m.model!r} has no champion; run `headrace train {m.model}`" for m in models if m.champion is None]
+    problems += [
+        f"model {m.model!r} has no champion; run `headrace train {m.model}`" for m in models if m.champion is None
+    ]
     return ProjectStatus(
         namespace=settings.namespace,
         views=views,
@@ -140,10 +142,7 @@ def _tables(loaded: LoadedProject, ends: dict[str, dict[int, int]]) -> tuple[Tab
     found = []
     for name, topic, log in logs:
         end = ends.get(topic, {})
-        try:
-            behind = lag(end, log.watermark())
-        except HeadraceError:
-            behind = None if sum(end.values()) else 0
+        behind = lag(end, log.watermark()) if log.path.exists() else None
         found.append(TableStatus(name, topic, sum(end.values()), behind))
     return tuple(found)
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     import headrace as hr
 
 
-@click.command("check", epilog=example("headrace check -p examples/flights", "14 definitions, 40 features: all is well"))
+@click.command(
+    "check", epilog=example("headrace check -p examples/flights", "15 definitions, 40 features: all is well")
+)
 @project_option
 @json_option
 def command(project: str | None) -> None:

@@ -13,7 +13,9 @@ from headrace_ops.cli.output import console, show, table
 
 @click.command("dead-letters", epilog=example("headrace dead-letters --limit 20 -p examples/flights"))
 @project_option
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="How many to list, the newest last.")
+@click.option(
+    "--limit", default=50, show_default=True, type=click.IntRange(1), help="How many to list, the newest last."
+)
 @json_option
 def command(project: str | None, limit: int) -> None:
     """List the events that broke their contract: where each one lies in its topic, and why it was set aside."""
@@ -27,7 +29,7 @@ def command(project: str | None, limit: int) -> None:
             messages = list(reader.read_to_end())
     except NotFound:
         messages = []
-    letters = list(unique_dead_letters(decode_dead_letter(m.key(), m.value(), m.headers()) for m in messages))
+    letters = list(unique_dead_letters(decode_dead_letter(m.key(), m.value(), _headers(m.headers())) for m in messages))
     letters.sort(key=lambda letter: letter.at_us)
     data = {
         "count": len(letters),
@@ -52,3 +54,8 @@ def command(project: str | None, limit: int) -> None:
         console().print(f"{len(letters)} dead letters" + (f", the last {limit} listed" if len(letters) > limit else ""))
 
     show(data, people)
+
+
+def _headers(found: object) -> list[tuple[str, bytes | str | None]]:
+    # confluent_kafka's types allow a mapping here, which its consumer never gives.
+    return list(found) if isinstance(found, list) else []

@@ -6,13 +6,14 @@ import time
 
 import click
 
-from headrace_ops.cli.group import EXIT_USE, Failure
+from headrace_ops.cli.group import EXIT_USE, failure
 from headrace_ops.cli.options import Moment, Pair, example, json_option, load, project_option
 from headrace_ops.cli.output import show, table
 
 
 @click.command(
-    "features", epilog=example("headrace features origin_departures airport=JFK --at 2013-12-30T12:00:00Z -p examples/flights")
+    "features",
+    epilog=example("headrace features origin_departures airport=JFK --at 2013-12-30T12:00:00Z -p examples/flights"),
 )
 @click.argument("view")
 @click.argument("keys", nargs=-1, required=True, type=Pair(), metavar="KEY=VALUE...")
@@ -33,6 +34,8 @@ def command(project: str | None, view: str, keys: tuple[tuple[str, object], ...]
     given = dict(keys)
     if set(given) != wanted:
         needed = " ".join(f"{name}=…" for name in declared.entity.keys)
-        raise Failure(f"view {view!r} is of entity {declared.entity.name!r}: required {needed}, got {sorted(given)}", EXIT_USE)
+        raise failure(
+            f"view {view!r} is of entity {declared.entity.name!r}: required {needed}, got {sorted(given)}", EXIT_USE
+        )
     found = read_features(loaded, declared, given, moment)
     show(found.to_json(), lambda: table(("feature", "value"), list(found.values.items()), title=found.title))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import Any
 
 import click
 
@@ -55,7 +55,12 @@ class CommandGroup(click.Group):
         self.sections = sections
         self.params.append(
             click.Option(
-                ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
+                ["--version"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_version,
+                help="Print the version.",
             )
         )
 
@@ -83,8 +88,8 @@ class CommandGroup(click.Group):
         except click.UsageError as error:
             from headrace.suggestions import did_you_mean
 
-            error.message = f"there is no command {args[0]!r}; {did_you_mean(args[0], self.list_commands(ctx))}"
-            raise
+            message = f"there is no command {args[0]!r}; {did_you_mean(args[0], self.list_commands(ctx))}"
+            raise click.UsageError(message, ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -92,54 +97,47 @@ class CommandGroup(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except ModuleNotFoundError as error:
-            failure = _missing_package(error)
-            if failure is None:
+            missing = _missing_package(error)
+            if missing is None:
                 raise
-            raise failure from error
+            raise missing from error
         except Exception as error:
             from headrace.errors import HeadraceError
 
             if not isinstance(error, HeadraceError):
                 raise
-            raise Failure(str(error), error.exit_code, kind=type(error).__name__) from error
+            raise failure(str(error), error.exit_code, kind=type(error).__name__) from error
 
 
-class Failure(click.ClickException):
-    """An error that ends the program with a message and an exit code.
+def failure(message: str, exit_code: int, *, kind: str = "Failure") -> click.exceptions.Exit:
+    """Tell an error, and make the exception that ends the program with its exit code.
 
     Args:
         message: where, what was required, what came, what to do.
         exit_code: 1, 2 or 3.
         kind: name of the error for ``--json``.
     """
-
-    def __init__(self, message: str, exit_code: int, *, kind: str = "Failure") -> None:
-        super().__init__(message)
-        self.exit_code, self.kind = exit_code, kind
-        # Kept now, because the context is gone when click shows the error.
-        context = click.get_current_context(silent=True)
-        self.as_json = context is not None and bool(context.meta.get("headrace.json"))
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        if self.as_json:
-            error = {"kind": self.kind, "message": self.message, "exit_code": self.exit_code}
-            click.echo(json.dumps({"error": error}, ensure_ascii=False))
-        else:
-            click.echo(f"error: {self.message}", err=True, file=file)
+    context = click.get_current_context(silent=True)
+    if context is not None and context.meta.get("headrace.json"):
+        error = {"kind": kind, "message": message, "exit_code": exit_code}
+        click.echo(json.dumps({"error": error}, ensure_ascii=False))
+    else:
+        click.echo(f"error: {message}", err=True)
+    return click.exceptions.Exit(exit_code)
 
 
-def _missing_package(error: ModuleNotFoundError) -> Failure | None:
+def _missing_package(error: ModuleNotFoundError) -> click.exceptions.Exit | None:
     package = (error.name or "").partition(".")[0]
     extra = _EXTRAS.get(package)
     if extra is None and "headrace[" in str(error):
-        return Failure(str(error), EXIT_USE, kind="MissingPackage")
+        return failure(str(error), EXIT_USE, kind="MissingPackage")
     if extra is None:
         return None
     message = (
         f"this command needs the package {package!r}, which is not installed; "
         f"install it: pip install 'headrace[{extra}]' (or 'headrace[demo]' for everything)"
     )
-    return Failure(message, EXIT_USE, kind="MissingPackage")
+    return failure(message, EXIT_USE, kind="MissingPackage")
 
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -12,6 +12,11 @@ import click
 if TYPE_CHECKING:
     from headrace_schemas.loading import LoadedProject
 
+    MomentType = click.ParamType[int]
+    PairType = click.ParamType[tuple[str, object]]
+else:  # older clicks have no generic type at run time
+    MomentType = PairType = click.ParamType
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -44,7 +49,7 @@ def load(project: str | None) -> LoadedProject:
     return load_project(project)
 
 
-class Moment(click.ParamType):
+class Moment(MomentType):
     """A moment in time: ISO 8601 with its zone, or a day, which begins at midnight UTC. The value is microseconds.
 
     >>> Moment().convert("2013-12-01", None, None) == Moment().convert("2013-12-01T01:00:00+01:00", None, None)
@@ -67,7 +72,7 @@ class Moment(click.ParamType):
         return round(moment.timestamp() * 1_000_000)
 
 
-class Pair(click.ParamType):
+class Pair(PairType):
     """``name=value``; a value that reads as JSON (a number, true, null, a quoted string) is that, any other is a string.
 
     >>> Pair().convert("distance=1400", None, None), Pair().convert("origin=JFK", None, None)

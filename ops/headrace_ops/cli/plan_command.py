@@ -38,7 +38,9 @@ def draw(wanted: Plan) -> None:
     table(("feature view", "features", "windows", "layout", "action"), rows)
     out = console()
     for name in wanted.gone:
-        out.print(f"view {name} is registered but no longer declared: it will no longer be fed; its states stay in Redis")
+        out.print(
+            f"view {name} is registered but no longer declared: it will no longer be fed; its states stay in Redis"
+        )
     out.print(f"{wanted.changes} changes" if wanted.changes else "no changes: everything is as declared")
     for line in wanted.advice():
         out.print(f"then {line}")

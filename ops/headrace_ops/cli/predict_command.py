@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from headrace_ops.cli.group import EXIT_USE, Failure
+from headrace_ops.cli.group import EXIT_USE, failure
 from headrace_ops.cli.options import Pair, example, json_option, load, project_option
 from headrace_ops.cli.output import console, show, table
 
@@ -45,7 +45,7 @@ def _body(request: tuple[str, ...]) -> dict[str, Any]:
         try:
             parsed = json.loads(request[0])
         except json.JSONDecodeError as error:
-            raise Failure(f"the request must be JSON, but {error}", EXIT_USE) from None
+            raise failure(f"the request must be JSON, but {error}", EXIT_USE) from None
         assert isinstance(parsed, dict)
         return parsed
     pair = Pair()

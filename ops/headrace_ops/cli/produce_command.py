@@ -24,7 +24,9 @@ from headrace_ops.cli.output import console, progress, show
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Events per second at most.")
 @click.option("--speed", type=click.FloatRange(0, min_open=True), help="How many times faster than event time.")
 @json_option
-def command(project: str | None, event: str, file: Path, key: str | None, rate: float | None, speed: float | None) -> None:
+def command(
+    project: str | None, event: str, file: Path, key: str | None, rate: float | None, speed: float | None
+) -> None:
     """Send each row of FILE (Parquet, CSV or NDJSON) as one EVENT, in the order of the file, in the event's own format.
 
     The columns must be the event's fields. Times are ISO 8601 with a zone, or microseconds since 1970.
@@ -43,5 +45,7 @@ def command(project: str | None, event: str, file: Path, key: str | None, rate: 
         sent = replay(producer, frame, rate=rate, speed=speed, progress=advance)
     show(
         {"event": event, "topic": declared.topic, "events": sent.events, "seconds": sent.seconds},
-        lambda: console().print(f"{sent.events:,} events to {declared.topic} in {sent.seconds:.1f} s ({sent.rate:,.0f}/s)"),
+        lambda: console().print(
+            f"{sent.events:,} events to {declared.topic} in {sent.seconds:.1f} s ({sent.rate:,.0f}/s)"
+        ),
     )

@@ -9,7 +9,10 @@ import click
 from headrace_ops.cli.options import example, project_option
 
 
-@click.command("stream", epilog=example("headrace stream -p examples/flights", "headrace stream --role log   # the log writer alone"))
+@click.command(
+    "stream",
+    epilog=example("headrace stream -p examples/flights", "headrace stream --role log   # the log writer alone"),
+)
 @project_option
 @click.option(
     "--role",

@@ -1,0 +1,203 @@
+"""A project with everything that it needs, running as child processes of this one: stack, pipelines, service.
+
+Invariants: every child ends with this process at the latest, and is stopped in the reverse order of its start; each run has a
+directory of its own, so that runs never meet. What may not live here: what a run is for (`demo/`, `dev.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from headrace.errors import ConfigError, HeadraceError
+from headrace_ops.embedded import EmbeddedStack
+from headrace_ops.processes import Child, ProcessError, spawn_module
+from headrace_schemas.loading import LoadedProject, load_project
+
+HOME = ".headrace"
+_HOST = "127.0.0.1"
+_RESTARTS = 5
+_WHILE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run's own directory, namespace and port.
+
+    Attributes:
+        directory: holds the log, the registry, the children's logs, reports.
+        namespace: prefix of its topics and keys.
+        port: of its service.
+    """
+
+    directory: Path
+    namespace: str
+    port: int
+
+    @classmethod
+    def new(cls, kind: str, project: str, *, port: int | None = None, home: Path | None = None) -> Run:
+        """A run beside all earlier ones.
+
+        Args:
+            kind: ``demo`` or ``dev``; names the parent directory.
+            project: the project's name.
+            port: the service's port if it is free, else any free one; None for any.
+            home: where runs lie; by default ``.headrace`` in the working directory.
+
+        Raises:
+            ConfigError: the directory cannot be made.
+        """
+        name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        directory = (home or Path.cwd() / HOME) / kind / name
+        try:
+            directory.mkdir(parents=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{directory}: a run needs a directory that can be written, but {error.strerror or error}; "
+                f"run the command where you may write, or mend the permissions"
+            ) from error
+        return cls(directory, f"{project}-{name}", port if port is not None and is_free(port) else free_port())
+
+
+class House:
+    """A project's children.
+
+    Args:
+        root: the project's directory.
+        run: this run's own directory, namespace and port.
+        environ: variables to pass on; by default this process's.
+    """
+
+    def __init__(self, root: Path, run: Run, environ: Mapping[str, str] = os.environ) -> None:
+        self.root, self.run = root, run
+        self._stack = EmbeddedStack(run.directory / "stack")
+        self._children: dict[str, Child] = {}
+        self._started: dict[str, Callable[[], Child]] = {}
+        self._restarts: dict[str, list[float]] = {}
+        own = {name for name in environ if name.startswith("HEADRACE_") and not name.startswith("HEADRACE_TEST_")}
+        self._inherited = {name: value for name, value in environ.items() if name not in own}
+        self.variables: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where the service listens."""
+        return f"http://{_HOST}:{self.run.port}"
+
+    def start_stack(self) -> LoadedProject:
+        """Start the broker and the store, and load the project with their addresses.
+
+        Raises:
+            ServiceUnavailable: a server is not installed or does not come up.
+        """
+        addresses = self._stack.start()
+        directory = self.run.directory
+        self.variables = {
+            "HEADRACE_KAFKA": addresses.kafka,
+            "HEADRACE_REDIS": addresses.redis,
+            "HEADRACE_NAMESPACE": self.run.namespace,
+            "HEADRACE_LOG_PATH": str(directory / "log"),
+            "HEADRACE_REGISTRY_PATH": str(directory / "registry"),
+            "HEADRACE_RUN_PATH": str(directory / "run"),
+            "HEADRACE_HOST": _HOST,
+            "HEADRACE_PORT": str(self.run.port),
+        }
+        return load_project(self.root, {**self._inherited, **self.variables})
+
+    def start_pipelines(self) -> None:
+        """Start the feature pipeline and the log writer."""
+        for role in ("stream", "log"):
+            self._start(role, "headrace_streams", ("--project", str(self.root), "--role", role))
+
+    def start_service(self) -> None:
+        """Start the inference service."""
+        self._start("serve", "headrace_serving", ("--project", str(self.root), "--port", str(self.run.port)))
+
+    def check(self) -> None:
+        """Make sure that all children run.
+
+        Raises:
+            ProcessError: one has ended; the message holds its last lines.
+        """
+        for child in self._children.values():
+            if not child.alive():
+                raise ProcessError(
+                    f"{child.name}: it must run, but it ended with code {child.returncode}; its log {child.log} ends:\n"
+                    f"{child.log_tail(12)}"
+                )
+        for server in (self._stack.broker, self._stack.redis):
+            if not server.alive():
+                raise ProcessError(f"embedded {server.name}: it must run, but it ended; see {server.log}")
+
+    def mend(self) -> list[str]:
+        """Start ended children again; what was started is named. A child that ends again and again is an error.
+
+        Raises:
+            ProcessError: a child ended more than five times within a minute, or a server of the stack ended, which loses
+                what it held.
+        """
+        mended = []
+        for name, child in list(self._children.items()):
+            if child.alive():
+                continue
+            now = time.monotonic()
+            recent = [moment for moment in self._restarts.get(name, []) if now - moment < _WHILE_S]
+            if len(recent) >= _RESTARTS:
+                self.check()
+            self._restarts[name] = [*recent, now]
+            self._children[name] = self._started[name]()
+            mended.append(name)
+        self.check()
+        return mended
+
+    def stop(self) -> None:
+        """Stop all children, the last started first."""
+        for child in reversed(list(self._children.values())):
+            with contextlib.suppress(HeadraceError):
+                child.stop()
+        self._children.clear()
+        self._stack.stop()
+
+    def _start(self, name: str, module: str, arguments: tuple[str, ...]) -> None:
+        def start() -> Child:
+            # The project's settings are the children's environment; whatever else the user has set is not theirs.
+            blanks: dict[str, str | None] = {key: None for key in os.environ if key.startswith("HEADRACE_")}
+            log = self.run.directory / "logs" / f"{name}.log"
+            return spawn_module(name, module, arguments, log=log, env={**blanks, **self.variables})
+
+        self._started[name] = start
+        self._children[name] = start()
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a port of loopback."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            return False
+        return True
