@@ -78,7 +78,7 @@ def _assignment(
     workers: int,
 ) -> Assignment:
     known = list(views)
-    lanes = {view.name: lane_records(client, ViewKeys(settings.namespace, view)) for view in known}
+    lanes = {f"view {view.name!r}": lane_records(client, ViewKeys(settings.namespace, view)) for view in known}
     facts = topic_facts(settings, known[0], identity, lanes)
     starts = start_positions(facts, lanes)
     check_marks(settings.kafka, facts, lanes)

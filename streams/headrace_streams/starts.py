@@ -54,7 +54,7 @@ def start_positions(facts: TopicFacts, lanes: Mapping[str, Sequence[LaneRecord]]
 
     Args:
         facts: of the topic.
-        lanes: the records of the lanes of each registered view of this topic, by the view's name.
+        lanes: the records of the lanes of each registered view of this topic, by a name for messages; the log has one lane.
 
     Raises:
         IdentityError: the topic is not what the lanes know, or begins behind where a lane has to.
@@ -89,7 +89,7 @@ def _mark(facts: TopicFacts, partition: int, view: str, record: LaneRecord) -> W
     if mark is None:
         return _unknown(facts, partition, view, record)
     if mark.next > end:
-        required = f"partition {partition} to reach offset {mark.next}, which view {view!r} has folded"
+        required = f"partition {partition} to reach offset {mark.next}, which {view} holds"
         raise IdentityError(facts.topic, required, f"an end at {end}: records were lost", _AGAIN)
     if mark.next < first:
         raise _missing(facts, partition, view, mark.next)
@@ -105,20 +105,20 @@ def _unknown(facts: TopicFacts, partition: int, view: str, record: LaneRecord) -
             raise _missing(facts, partition, view, facts.logged_from[partition])
         return Watermark(first)
     if partition < max(known):
-        raise Gap(f"a lane of view {view!r}, partition {partition}", 0, facts.end[partition])
+        raise Gap(f"a lane of {view}, partition {partition}", 0, facts.end[partition])
     if first > 0:
         raise _missing(facts, partition, view, 0)
     return Watermark(0)
 
 
 def _made_anew(facts: TopicFacts, view: str, ids: Sequence[str]) -> IdentityError:
-    required = f"topic id {', '.join(ids)}, of which view {view!r} holds a part"
+    required = f"topic id {', '.join(ids)}, of which {view} holds a part"
     return IdentityError(facts.topic, required, f"topic id {facts.topic_id}: the topic was made anew", _AGAIN)
 
 
 def _missing(facts: TopicFacts, partition: int, view: str, start: int) -> IdentityError:
     first = facts.first[partition]
-    required = f"partition {partition} from offset {start} on, for view {view!r}"
+    required = f"partition {partition} from offset {start} on, for {view}"
     return IdentityError(
         facts.topic, required, f"a first offset of {first}: {start} to {first - 1} are missing", _MISSING
     )

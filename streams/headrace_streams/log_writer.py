@@ -1,0 +1,226 @@
+"""Writes validated events and served predictions to the log, decoupled from the online store, with positions of its own.
+
+    source ─▶ decode ─▶ one buffer per table ─▶ a commit when 2 s are over, 128 MB are full, or the source is at its end
+
+A table's position is the one that its own commits carry, so rows and position change together or not at all. What may not live
+here: tables (`headrace_schemas.stores.log`), Bytewax.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from headrace.events import Event
+from headrace_schemas.batches import Decoded, RawBatch
+from headrace_schemas.codecs import EventCodec
+from headrace_schemas.loading import LoadedProject
+from headrace_schemas.predictions import PredictionCodec, prediction_topic
+from headrace_schemas.stores.kafka import TopicIdentity, end_offsets, ensure_topics, first_offsets, topic_identity
+from headrace_schemas.stores.lanes import LaneRecord, Watermark
+from headrace_schemas.stores.log import LogTable, event_log, prediction_log
+from headrace_streams.dead_letters import DeadLetterBox
+from headrace_streams.errors import STOPPED
+from headrace_streams.flow import Course, Parts, run_flow
+from headrace_streams.items import Opening, Polled, Span, Stop, Tick, TopicStart
+from headrace_streams.journal import Journal
+from headrace_streams.source import Assignment, KafkaSource
+from headrace_streams.starts import TopicFacts, start_positions
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When the log commits.
+
+    Args:
+        longest_s: rows wait at most that long.
+        most_bytes: a buffer holds at most that much.
+        shortest_s: between two commits of an idle source; every commit makes a file, and commits take longer with more files.
+    """
+
+    longest_s: float = 2.0
+    most_bytes: int = 128 << 20
+    shortest_s: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One batch's rows for one table."""
+
+    topic: str
+    frame: pl.DataFrame
+    spans: tuple[Span, ...]
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """What waits to be committed to one table."""
+
+    table: LogTable
+    frames: list[pl.DataFrame] = field(default_factory=list)
+    progress: dict[int, tuple[int, int]] = field(default_factory=dict)
+    size_bytes: int = 0
+    since_s: float = 0.0
+
+    def add(self, rows: Rows, now_s: float) -> None:
+        if not self.progress:
+            self.since_s = now_s
+        for span in rows.spans:
+            start, _ = self.progress.get(span.partition, (span.start, 0))
+            self.progress[span.partition] = (start, span.upto.next)
+        if rows.frame.height:
+            self.frames.append(rows.frame)
+            self.size_bytes += int(rows.frame.estimated_size())
+
+    def commit(self) -> int:
+        """Write what waits; the number of rows that were new."""
+        frame = pl.concat(self.frames) if self.frames else pl.DataFrame(schema=self.table.schema.frame_schema)
+        added = self.table.append(frame, self.progress)
+        self.frames, self.progress, self.size_bytes = [], {}, 0
+        return added
+
+
+class LogSink:
+    """Collects rows by table and commits them.
+
+    Args:
+        tables: the table of each topic.
+        journal: where the first rows and the end are reported.
+        pace: when to commit.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        tables: Mapping[str, LogTable],
+        journal: Journal,
+        pace: Pace | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._buffers = {topic: _Buffer(table) for topic, table in tables.items()}
+        self._journal, self._pace, self._clock = journal, pace or Pace(), clock
+        self._committed_s = float("-inf")
+        self.rows = 0
+
+    def write(self, items: Sequence[Opening | Rows | Tick | Stop]) -> None:
+        """Take items in their order.
+
+        Raises:
+            Fenced: another writer advanced a table.
+            Gap: a batch does not follow a table's position.
+            StoreError: the disk refused.
+        """
+        for item in items:
+            if isinstance(item, Rows):
+                self._buffers[item.topic].add(item, self._clock())
+            elif isinstance(item, Stop):
+                self._commit(self._buffers.values())
+                self._journal.note("log-written", rows=self.rows)
+            idle = isinstance(item, Tick) and self._clock() - self._committed_s >= self._pace.shortest_s
+            self._commit(buffer for buffer in self._buffers.values() if idle or self._due(buffer))
+
+    def _due(self, buffer: _Buffer) -> bool:
+        if buffer.size_bytes >= self._pace.most_bytes:
+            return True
+        return bool(buffer.progress) and self._clock() - buffer.since_s >= self._pace.longest_s
+
+    def _commit(self, buffers: Iterable[_Buffer]) -> None:
+        for buffer in buffers:
+            if buffer.progress:
+                self.rows += buffer.commit()
+                self._committed_s = self._clock()
+
+    def close(self) -> None:
+        """Nothing to close: what was not committed comes again."""
+
+
+class LogDecoder:
+    """Decodes batches for the log.
+
+    Args:
+        loaded: the project.
+        topic_ids: the broker's id of each topic.
+        box: where rejects go that the feature pipeline does not see.
+    """
+
+    def __init__(self, loaded: LoadedProject, topic_ids: Mapping[str, str], box: DeadLetterBox) -> None:
+        project = loaded.project
+        self._topic_ids, self._box = topic_ids, box
+        # The contract of every view counts here too, so that the log holds exactly the events that states can hold.
+        self._decoders: dict[str, Callable[[RawBatch], Decoded]] = {
+            event.topic: EventCodec(event, project.views).decode for event in project.events
+        }
+        self._decoders[prediction_topic(loaded.settings.namespace)] = PredictionCodec().decode_batch
+        self._elsewhere = {view.event.topic for view in project.views}
+
+    def decode(self, polled: Polled) -> list[tuple[int, Rows]]:
+        """The rows for the log, all of which go to the one shard."""
+        topic = polled.raw.topic
+        decoded = self._decoders[topic](polled.raw)
+        if topic not in self._elsewhere:
+            self._box.write(polled.raw, self._topic_ids[topic], decoded.rejects)
+        return [(0, Rows(topic, decoded.frame, polled.spans))]
+
+
+def run_log_writer(
+    loaded: LoadedProject,
+    *,
+    pace: Pace | None = None,
+    stop: threading.Event | None = None,
+    journal: Journal | None = None,
+) -> int:
+    """Write the log until stopped.
+
+    Args:
+        loaded: the project.
+        pace: when to commit.
+        stop: set it to stop cleanly: everything read is committed.
+        journal: where changes of state are reported; by default standard error.
+
+    Returns:
+        0 when it was stopped.
+
+    Raises:
+        Fenced: another writer advanced a table.
+        IdentityError: a topic is not the one that was read before.
+        ServiceUnavailable: Kafka is away.
+        StoreError: the disk refused.
+    """
+    journal = journal or Journal("log")
+    settings, events = loaded.settings, loaded.project.events
+    predictions = prediction_topic(settings.namespace)
+    identities = {event.topic: topic_identity(settings.kafka, event.topic) for event in events}
+    identities |= ensure_topics(settings.kafka, {predictions: 1})
+    tables = {event.topic: event_log(settings, event, identities[event.topic].topic_id) for event in events}
+    tables[predictions] = prediction_log(settings, identities[predictions].topic_id)
+    assignments = [
+        _assignment(settings.kafka, topic, identities[topic], tables[topic], _name(events, topic)) for topic in tables
+    ]
+    journal.note("starting", starts={a.topic: {p: mark.next for p, mark in a.starts.items()} for a in assignments})
+    topics = {a.topic: TopicStart(a.identity.topic_id, a.identity.partitions, a.starts) for a in assignments}
+    box = DeadLetterBox(settings.kafka, settings.namespace, journal)
+    decoder = LogDecoder(loaded, {topic: identity.topic_id for topic, identity in identities.items()}, box)
+    source = KafkaSource(settings.kafka, assignments, journal)
+    parts = Parts(0, 1, Opening(0, 1, topics), source, decoder.decode, LogSink(tables, journal, pace))
+    try:
+        run_flow("headrace_log", parts, Course(stop or threading.Event(), alone=True))
+    finally:
+        source.close()
+    journal.note("stopped")
+    return STOPPED
+
+
+def _name(events: Sequence[Event], topic: str) -> str:
+    name = next((event.name for event in events if event.topic == topic), None)
+    return f"the log of event {name!r}" if name else "the log of predictions"
+
+
+def _assignment(bootstrap: str, topic: str, identity: TopicIdentity, table: LogTable, name: str) -> Assignment:
+    """Where the log continues: a table's position is checked like that of a lane."""
+    marks = {(identity.topic_id, partition): Watermark(next_) for partition, next_ in table.watermark().items()}
+    facts = TopicFacts(topic, identity.topic_id, first_offsets(bootstrap, topic), end_offsets(bootstrap, topic), {})
+    return Assignment(topic, identity, start_positions(facts, {name: [LaneRecord(watermarks=marks)]}))
