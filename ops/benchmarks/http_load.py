@@ -22,7 +22,6 @@ import httptools
 import numpy as np
 import uvloop
 
-
 _PATIENCE_S = 10.0
 
 

@@ -78,7 +78,10 @@ class FeaturesRoute:
             message = f"the answer was not ready within {self._limits.deadline_s:g} s; try again"
             await send_problem(send, Problem(503, "unavailable", message))
         except HeadraceError as error:
-            await send_problem(send, problem_of(error))
+            problem = problem_of(error)
+            if problem.status == 500:
+                _log.exception("a request for features failed")
+            await send_problem(send, problem)
         except Exception as error:  # noqa: BLE001  (a defect of ours is a 500 and a trace in the log)
             _log.exception("a request for features failed")
             await send_problem(send, problem_of(error))

@@ -17,10 +17,6 @@ from headrace_schemas.keys import encode_key
 from headrace_serving.reading import Float64, State, ViewPlan
 from headrace_serving.requests import RequestSchema, Rows
 
-# The request's own event comes last among events of its time, whatever partition and offset it will get.
-_OWN_PARTITION = np.iinfo(np.int32).max
-_OWN_OFFSET = np.iinfo(np.int64).max
-
 
 @dataclass(frozen=True, slots=True)
 class LookupPlan:
@@ -53,8 +49,9 @@ class LookupPlan:
             own = kernel.prepare(
                 self.read.layout,
                 rows.columns,
-                partition=np.full(rows.count, _OWN_PARTITION, dtype=np.int32),
-                offset=np.full(rows.count, _OWN_OFFSET, dtype=np.int64),
+                # Not looked at: the request's own event comes last among events of its time.
+                partition=np.zeros(rows.count, dtype=np.int32),
+                offset=np.zeros(rows.count, dtype=np.int64),
                 id_hash=id_hash,
             )
         return self.read.read(states, rows.at_us, own)[:, self.columns]

@@ -72,7 +72,7 @@ class Answer:
     def ahead(self, row: int) -> bool:
         """Whether a state that was read for this row holds events at or after its time."""
         at = self.rows.at_us[row]
-        return any(newest[row] is not None and newest[row] >= at for newest in self.newest_us)  # type: ignore[operator]
+        return any(newest[row] is not None and newest[row] >= at for newest in self.newest_us)
 
     def prediction_id(self, row: int) -> str:
         """Names the prediction of a row."""
@@ -125,7 +125,7 @@ class Predictor:
         ]
         found: Sequence[State] | None
         try:
-            found = await _fetch(reader, names)
+            found = await _fetch(reader, names) if names else []
         except ServiceUnavailable:
             if not self.plan.defaults_when_lost:
                 raise

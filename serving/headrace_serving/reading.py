@@ -16,6 +16,7 @@ from headrace import kernel
 from headrace.errors import ContractError
 from headrace.expressions import Columns
 from headrace.layout import Layout
+from headrace.states import HEADER
 from headrace_schemas.keys import ViewKeys, encode_key
 
 Float64 = npt.NDArray[np.float64]
@@ -73,5 +74,5 @@ class ViewPlan:
 
 
 def newest_us(state: State) -> int | None:
-    """The newest event time in a state; None where there is no state, or one without events."""
-    return None if state is None else kernel.header(state).newest_us
+    """The newest event time in a state that was read; None where there is no state."""
+    return None if state is None else HEADER.unpack_from(state)[3]

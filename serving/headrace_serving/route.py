@@ -108,7 +108,10 @@ class PredictRoute:
             await send_problem(send, Problem(503, "unavailable", message))
             return
         except HeadraceError as error:
-            _count(metrics, _outcome(error))
+            outcome = _outcome(error)
+            if outcome is Outcome.FAILED:
+                _log.exception("model %s: a request failed", name)
+            _count(metrics, outcome)
             await send_problem(send, problem_of(error))
             return
         except Exception as error:  # noqa: BLE001  (a defect of ours is a 500 and a trace in the log)
