@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import json
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -60,19 +60,29 @@ def parse_object(body: bytes) -> dict[str, object]:
     >>> parse_object(b"[1]")
     Traceback (most recent call last):
     ...
-    headrace_serving.problems.Refusal: the body is required to be a JSON object, got an array
+    headrace_serving.problems.Refusal: the body must be a JSON object, but it is an array
     """
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Refusal(400, "malformed_body", f"the body is required to be JSON, got {_shown(body)}: {error}") from error
+        parsed = _parse_leniently(body)
+        if parsed is None:
+            raise Refusal(400, "malformed_body", f"the body must be JSON, but {_shown(body)}: {error}") from error
     if type(parsed) is not dict:
-        raise Refusal(400, "malformed_body", f"the body is required to be a JSON object, got {json_kind(parsed)}")
+        raise Refusal(400, "malformed_body", f"the body must be a JSON object, but it is {json_kind(parsed)}")
     return parsed
 
 
+def _parse_leniently(body: bytes) -> object:
+    """What Python makes of a body that is not quite JSON: validation then names the field that holds NaN or 1e999."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _shown(body: bytes) -> str:
-    return "an empty body" if not body else f"{len(body)} bytes"
+    return "it is empty" if not body else f"it has {len(body)} bytes that are not"
 
 
 def json_kind(value: object) -> str:
@@ -107,9 +117,3 @@ async def send_problem(send: Send, problem: Problem) -> None:
     """Answer with an error; those worth a second try say when."""
     extra = ((b"retry-after", b"%d" % RETRY_AFTER_S),) if problem.status in {429, 503} else ()
     await send_json(send, problem.status, problem.body(), extra)
-
-
-class Handler(Protocol):
-    """An ASGI endpoint that has its path's parameters already."""
-
-    async def __call__(self, name: str, scope: Scope, receive: Receive, send: Send) -> None: ...

@@ -59,13 +59,13 @@ class ViewPlan:
         Raises:
             ContractError: as `entity_keys`.
         """
-        keys = []
-        for number, row in enumerate(zip(*values, strict=True)):
-            try:
-                keys.append(encode_key(row))
-            except ContractError as error:
-                fields = ", ".join(self.key_fields)
-                raise ContractError(fields, f"an entity key of {error.required}", error.got, number) from None
+        keys: list[bytes] = []
+        try:
+            keys.extend(encode_key(row) for row in zip(*values, strict=True))
+        except ContractError as error:
+            fields = ", ".join(self.key_fields)
+            row = len(keys) if len(values[0]) > 1 else None
+            raise ContractError(fields, f"an entity key of {error.required}", error.got, row) from None
         return keys
 
     def read(self, states: Sequence[State], at_us: Int64, own: kernel.EventBatch | None = None) -> Float64:

@@ -107,7 +107,7 @@ def test_a_moment_may_be_given(client: Client) -> None:
         ({"view": "of_cards", "keys": [{"card": 7}], "at": "noon"}, 422, "field 'at': required a time"),
         ({"view": "of_cards", "keys": [{"card": 7}], "at": 2**62}, 422, "field 'at': required a time"),
         ({"view": "of_cards", "keys": [{"card": 7}] * 51}, 413, "the batch has 51 keys, at most 50 are taken"),
-        ([], 400, "the body is required to be a JSON object, got an array"),
+        ([], 400, "the body must be a JSON object, but it is an array"),
     ],
 )
 def test_a_bad_request_for_features_is_named(client: Client, body: Any, status: int, message: str) -> None:
