@@ -168,7 +168,7 @@ class Model(Definition):
             "request_fields": [[name, field.type.value, field.nullable] for name, field in fields],
             "inputs": [[item.name, item.kind, item.dtype] for item in self.inputs],
             "lookups": [self._canonical_lookup(i) for i in range(len(self.lookups))],
-            "transforms": [transform.canonical() for transform in self.transforms],
+            "transforms": [self._canonical_transform(transform) for transform in self.transforms],
         }
 
     def _canonical_lookup(self, i: int) -> dict[str, object]:
@@ -183,6 +183,16 @@ class Model(Definition):
             "folded": self.folded[i],
         }
 
+    def _canonical_transform(self, transform: OnDemand) -> dict[str, object]:
+        # Keys as they were resolved: whether they were written down or left to the default is no difference.
+        inputs = {
+            name: ["request", source.name]
+            if isinstance(source, FieldRef)
+            else ["lookup", self.lookup_of(source.lookup), source.feature]
+            for name, source in transform.inputs.items()
+        }
+        return {**transform.canonical(), "inputs": inputs}
+
     # --- resolution -------------------------------------------------------------------------------------------------
 
     def _mentioned_lookups(self) -> Iterator[tuple[Lookup, bool]]:
@@ -195,7 +205,8 @@ class Model(Definition):
             elif isinstance(feature, LookupFeature):
                 yield dataclasses.replace(feature.lookup, features=(feature.feature,)), True
         for transform in self.transforms:
-            for source in transform.inputs.values():
+            # By name: the order in which inputs are written is no meaning.
+            for _, source in sorted(transform.inputs.items()):
                 if isinstance(source, LookupFeature):
                     yield dataclasses.replace(source.lookup, features=(source.feature,)), False
 
