@@ -42,20 +42,17 @@ def _run(loaded: LoadedProject, options: argparse.Namespace, stop: threading.Eve
     if options.supervise:
         from headrace_streams.supervisor import supervise
 
-        more = ["--cache-bytes", str(options.cache_bytes)] if options.cache_bytes else []
-        return supervise(loaded, options.role, stop=stop, take_over=options.take_over, arguments=more)
+        return supervise(loaded, options.role, stop=stop, take_over=options.take_over)
     if options.role == "log":
         from headrace_streams.log_writer import run_log_writer
 
         return run_log_writer(loaded, stop=stop, journal=journal)
-    from headrace_streams.run import StreamOptions, run_stream
+    from headrace_streams.run import run_stream
 
     addresses = options.addresses.split(",") if options.addresses else []
-    tuned = StreamOptions(cache_bytes=options.cache_bytes) if options.cache_bytes else StreamOptions()
     return run_stream(
-        loaded, take_over=options.take_over, worker=options.worker, addresses=addresses, options=tuned, stop=stop,
-        journal=journal,
-    )  # fmt: skip
+        loaded, take_over=options.take_over, worker=options.worker, addresses=addresses, stop=stop, journal=journal
+    )
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -66,7 +63,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--role", choices=("stream", "log"), default="stream", help="the feature pipeline, or its log")
     parser.add_argument("--supervise", action="store_true", help="run it in child processes and start it again")
     parser.add_argument("--take-over", action="store_true", help="claim lanes whose owner may seem alive")
-    parser.add_argument("--cache-bytes", type=int, default=0, help="what cached states may take")
     parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--addresses", default="", help=argparse.SUPPRESS)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)

@@ -24,19 +24,19 @@ from headrace_streams.preparing import Prepared, prepare_stream
 from headrace_streams.source import KafkaSource
 from headrace_streams.writer import ShardWriter
 
+_LEAST_DIRTY_BYTES = 4 << 20  # with less, a small cache would send a flush for every few states
+
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
     """How a worker runs.
 
     Args:
-        cache_bytes: what the caches of states may take, all views together.
         most_records: of one poll.
         watch_s: time between checks of the topics' identity.
         patience: how long to wait for what.
     """
 
-    cache_bytes: int = 512 << 20
     most_records: int = 10_000
     watch_s: float = 3.0
     patience: Patience = field(default_factory=Patience)
@@ -102,13 +102,13 @@ def _parts(
     take_over: bool,
 ) -> Parts:
     settings, outage_s = loaded.settings, options.patience.outage_s
-    cache_bytes = options.cache_bytes // (workers * len(prepared.views))
+    cache_bytes = settings.cache_kb * 1024 // len(prepared.views)
     folders = [
         ViewFolder(view, ViewKeys(settings.namespace, view), worker, workers, cache_bytes) for view in prepared.views
     ]
     writer = ShardWriter(
         worker, workers, folders, Address.parse(settings.redis), journal, options.patience,
-        take_over=take_over, most_dirty_bytes=options.cache_bytes // 4,
+        take_over=take_over, most_dirty_bytes=max(settings.cache_kb * 1024 // 4, _LEAST_DIRTY_BYTES),
     )  # fmt: skip
     topics = {a.topic: TopicStart(a.identity.topic_id, a.identity.partitions, a.starts) for a in prepared.assignments}
     ids = {topic: identity.topic_id for topic, identity in prepared.topics.items()}

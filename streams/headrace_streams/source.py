@@ -115,11 +115,12 @@ class KafkaSource:
             return []
         received_us = time.time_ns() // 1000
         records = [message for message in messages if message.error() is None]
+        before = dict(self._reached)
         polled = [self._batch(topic, of_topic, received_us) for topic, of_topic in _by_topic(records).items()]
         if len(records) < len(messages):
             for message in messages:
                 if message.error() is not None:
-                    polled += self._event(message, received_us)
+                    polled += self._event(message, before, received_us)
         return polled
 
     def _batch(self, topic: str, messages: Sequence[Message], received_us: int) -> Polled:
@@ -144,12 +145,15 @@ class KafkaSource:
             self._watch.hurry()
         return Polled(raw, tuple(spans))
 
-    def _event(self, message: Message, received_us: int) -> list[Polled]:
-        """An end of partition, or a trouble."""
+    def _event(self, message: Message, before: Mapping[tuple[str, int], Watermark], received_us: int) -> list[Polled]:
+        """An end of partition, or a trouble; `before` is what was reached before this poll."""
         error, topic, partition = message.error(), message.topic(), message.partition()
         assert error is not None
         if error.code() == KafkaError._PARTITION_EOF and topic is not None and partition is not None:
-            return self._end(topic, partition, message.offset() or 0, received_us)
+            end = message.offset() or 0
+            if before[topic, partition].next <= end < self._reached[topic, partition].next:
+                return []  # more has come behind this event, in the same poll
+            return self._end(topic, partition, end, received_us)
         if error.code() in _AWAY:
             if not self._away:
                 self._away = True

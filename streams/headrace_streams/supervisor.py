@@ -172,16 +172,14 @@ def _free_ports(count: int) -> list[int]:
             opened.close()
 
 
-def worker_command(
-    project: str, role: str, worker: int, addresses: Sequence[str], take_over: bool, arguments: Sequence[str] = ()
-) -> list[str]:
+def worker_command(project: str, role: str, worker: int, addresses: Sequence[str], take_over: bool) -> list[str]:
     """The command line of one worker process."""
     command = [sys.executable, "-m", "headrace_streams", "--project", project, "--role", role, "--child"]
     if addresses:
         command += ["--worker", str(worker), "--addresses", ",".join(addresses)]
     if take_over:
         command.append("--take-over")
-    return [*command, *arguments]
+    return command
 
 
 def supervise(
@@ -191,7 +189,6 @@ def supervise(
     stop: threading.Event | None = None,
     take_over: bool = False,
     restarts: Restarts | None = None,
-    arguments: Sequence[str] = (),
 ) -> int:
     """Keep the feature pipeline or the log writer of a project running, in child processes.
 
@@ -201,7 +198,6 @@ def supervise(
         stop: set it to stop cleanly.
         take_over: claim lanes whose owner may seem alive.
         restarts: how often it may fail.
-        arguments: more arguments for ``python -m headrace_streams``.
 
     Returns:
         The exit code (`headrace_streams.errors`).
@@ -209,7 +205,7 @@ def supervise(
     workers = loaded.settings.workers if role == "stream" else 1
 
     def command(worker: int, addresses: Sequence[str], again: bool) -> list[str]:
-        return worker_command(str(loaded.root), role, worker, addresses, again, arguments)
+        return worker_command(str(loaded.root), role, worker, addresses, again)
 
     supervisor = Supervisor(command, workers, Journal(f"{role}-supervisor"), restarts)
     return supervisor.run(stop or threading.Event(), take_over=take_over)
