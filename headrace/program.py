@@ -63,7 +63,8 @@ P_WORK_STACK: Final = 25
 P_RAW_FLAGS: Final = 26  # global index of the first cell of validity bits of a raw row
 P_RAW_ORDER: Final = 27  # global index of the partition cell of a raw row; offset follows; -1: not kept
 P_N_FEATURES: Final = 28
-P_SIZE: Final = 29
+P_RAW_FLAGS_END: Final = 29
+P_SIZE: Final = 30
 
 F_SCALE: Final = 0
 F_RAW_CELL: Final = 1  # -1: no windowed accumulator needs it
@@ -176,6 +177,7 @@ G_SIZE: Final = 3
 FORM_RAW: Final = 0
 FORM_TILES: Final = 1
 
+FLAG_BITS: Final = 32  # validity bits in one cell of a raw row
 MAX_PARTITIONS: Final = 4096
 SLACK_BYTES: Final = 16
 """Every buffer that the kernel reads ends with this many spare bytes: a cell is read by one load of 8 or 16 bytes."""
@@ -193,7 +195,6 @@ _CELLS_OF: Final = {
     Accumulator.LATEST: (KIND_SIGNED,),
 }
 _MAX_CELL_BYTES: Final = {KIND_UNSIGNED: 8, KIND_SIGNED: 16, KIND_VALUE: 8}
-_BITS_PER_FLAG_CELL: Final = 32
 
 
 def bytes_for(span: int) -> int:
@@ -248,6 +249,7 @@ class _Encoder:
         head[P_DEDUPE], head[P_SPAN_US] = self.view.dedupe, self._span_us()
         head[P_RAW_LIMIT] = RAW_LIMIT if self.plan.levels else 0
         head[P_RAW_FLAGS], head[P_RAW_ORDER] = raw_flags, raw_order
+        head[P_RAW_FLAGS_END] = raw_flags + -(-sum(item[I_RAW_BIT] >= 0 for item in inputs) // FLAG_BITS)
         head[P_N_FIELDS], head[P_N_INPUTS] = len(fields), len(inputs)
         head[P_N_SECTIONS], head[P_N_WINDOWS] = len(self.sections), len(reader.windows)
         head[P_N_CODE], head[P_N_FEATURES] = len(reader.code), len(self.view.features)
@@ -276,7 +278,7 @@ class _Encoder:
         """The section of retained events, and for each field and input where a raw row holds it."""
         slots = {slot for level in self.plan.levels for slot in level.slots}
         windowed = sorted({slot.input for slot in slots})
-        kinds = [(KIND_UNSIGNED, 1)] * -(-len(windowed) // _BITS_PER_FLAG_CELL)
+        kinds = [(KIND_UNSIGNED, 1)] * -(-len(windowed) // FLAG_BITS)
         flags = len(self.cells)
         ordered = any(slot.op in (Accumulator.FIRST, Accumulator.LAST) for slot in slots)
         order = flags + len(kinds) if ordered else -1

@@ -1,0 +1,110 @@
+"""How the kernel is compiled: once, generically, cached on disk, without the interpreter's lock and without fast-math.
+
+Two things that numba does not do by itself:
+
+- It would optimise every function together with everything below it, again at each level of calls: minutes for this kernel.
+  Here only entries are optimised, each once with all that is linked into it.
+- Its cache looks only at the file of the outermost function. Here the stamp of a cached entry is a digest of all modules that
+  are compiled into it, so that an upgrade or an edit never runs old machine code.
+
+Both reach into numba and fall back to its own ways where it is arranged differently. What may not live here: the kernel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+from numba import types
+from numba.core import config
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_CORE = Path(__file__).parent.parent
+_IMPORTED = re.compile(r"^from headrace\.([\w.]+) import", re.MULTILINE)
+
+
+def inner(function: F) -> F:
+    """A function that only compiled functions call; it is linked into them, and inlined where LLVM finds that it pays."""
+    return cast("F", _linked(function, attribute=None))
+
+
+def outlined(function: F) -> F:
+    """As `inner`, but never inlined: large functions that are called from several places, or seldom."""
+    return cast("F", _linked(function, attribute="noinline"))
+
+
+def entry(function: F) -> F:
+    """A function that Python calls: compiled at its first call, then loaded from the cache."""
+    dispatcher = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
+    # An older or newer numba may arrange its cache differently; then its own stamp has to do.
+    file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if hasattr(file, "_source_stamp"):
+        file._source_stamp = _digest(function.__module__.removeprefix("headrace."))
+    return cast("F", dispatcher)
+
+
+def _linked(function: Callable[..., object], attribute: str | None) -> Any:
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(
+        function
+    )
+    compile_normally, find_template = dispatcher.compile, dispatcher.get_call_template
+
+    def compile_for_linking(signature: object) -> object:
+        known = set(dispatcher.overloads)
+        with _unoptimised():
+            result = compile_normally(signature)
+        if attribute is not None:
+            for arguments in set(dispatcher.overloads) - known:
+                _add_attribute(dispatcher.overloads[arguments], attribute)
+        return result
+
+    def template_of_plain_types(arguments: tuple[Any, ...], keywords: object) -> object:
+        # Otherwise there would be one more copy of a function for each literal that is passed to it.
+        return find_template(tuple(types.unliteral(argument) for argument in arguments), keywords)
+
+    dispatcher.compile, dispatcher.get_call_template = compile_for_linking, template_of_plain_types
+    return dispatcher
+
+
+@contextmanager
+def _unoptimised() -> Iterator[None]:
+    from numba.core.registry import cpu_target
+
+    codegen = cpu_target.target_context.codegen()
+    level, codegen_level = config.OPT, getattr(codegen, "_opt_level", None)
+    config.OPT = 0
+    if codegen_level is not None:
+        codegen._opt_level = 0
+    try:
+        yield
+    finally:
+        config.OPT = level
+        if codegen_level is not None:
+            codegen._opt_level = codegen_level
+
+
+def _add_attribute(compiled: Any, attribute: str) -> None:
+    module = getattr(compiled.library, "_final_module", None)
+    if module is not None:
+        module.get_function(compiled.fndesc.llvm_func_name).add_function_attribute(attribute)
+
+
+@cache
+def _digest(module: str) -> str:
+    """Over a module and all modules of the core that it imports, directly or not."""
+    found: dict[str, bytes] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = _CORE / (name.replace(".", "/") + ".py")
+        if name not in found and path.exists():
+            found[name] = path.read_bytes()
+            waiting += _IMPORTED.findall(found[name].decode())
+    return hashlib.sha256(b"\0".join(found[name] for name in sorted(found))).hexdigest()
