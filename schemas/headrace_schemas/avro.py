@@ -1,6 +1,6 @@
 """Avro events: datums of one record schema, to columns and from records.
 
-Decoding is columnar and strict (``avro_kernel.py``): each datum is read inside its own bytes and has to end where they end, so
+Decoding is columnar and strict (``compiled/avro.py``): each datum is read inside its own bytes and has to end where they end, so
 one malformed datum never disturbs another, whatever it holds. fastavro is the encoder and, in the tests, the reference.
 What may not live here: contracts beyond the schema (``contracts.py``), framing, topics.
 """
@@ -67,7 +67,7 @@ class AvroDecoder:
 
     def decode(self, values: Sequence[bytes]) -> Columnar:
         """The frame of the good datums in their order, their rows, and what is wrong with the others."""
-        from headrace_schemas import avro_kernel
+        from headrace_schemas.compiled.avro import decode
 
         plan, count = self._plan, len(values)
         body, offsets = join_values(values)
@@ -79,7 +79,7 @@ class AvroDecoder:
         status = np.empty(count, np.uint8)
         status_field = np.zeros(count, np.int16)
         status_at = np.zeros(count, np.int64)
-        good = avro_kernel.decode(
+        good = decode(
             body,
             offsets,
             plan.types,
