@@ -55,11 +55,12 @@ class Definition:
     name's, so that a definition may key a cache from which its own fingerprint is computed.
     """
 
-    __slots__ = ()
+    __slots__ = ("_meaning",)
 
     kind: ClassVar[str]
     name: str
     location: Location
+    _meaning: str
 
     @property
     def subject(self) -> str:
@@ -79,13 +80,22 @@ class Definition:
             return True
         if not isinstance(other, Definition) or type(self) is not type(other) or self.name != other.name:
             return False
-        return canonical_json(self.canonical()) == canonical_json(other.canonical())
+        return self._canonical_text() == other._canonical_text()
 
     def __hash__(self) -> int:
         return hash((self.kind, self.name))
 
     def __repr__(self) -> str:
         return f"<{self.subject} at {self.location}>"
+
+    def _canonical_text(self) -> str:
+        # Written down once: a definition keys caches that are asked on every request.
+        try:
+            text: str = self._meaning
+        except AttributeError:
+            text = canonical_json(self.canonical())
+            self._set(_meaning=text)
+        return text
 
     def _set(self, **values: object) -> None:
         # The constructors of the frozen definitions end here; nothing else may write.
