@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pytest
 
 import headrace as hr
 from headrace import kernel
@@ -44,6 +45,7 @@ class Observed:
     forms: set[str] = field(default_factory=set)
 
 
+@pytest.mark.timeout(500)
 def test_stream_equals_dataset_equals_oracle(shared_services: Services, tmp_path: Path) -> None:
     """Over a million values read from the online store along the year equal the sweep of the log; a sample, the oracle."""
     with Rig(shared_services, tmp_path, f"parity-{shared_services.name}") as rig:
