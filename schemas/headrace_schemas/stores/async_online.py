@@ -144,8 +144,8 @@ class _Session(asyncio.Protocol):
             raise ServiceUnavailable("Redis", str(address), error.strerror or str(error)) from error
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports do what asyncio's do, and are none of its classes.
+        self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lose(str(exc) if exc else "the server closed the connection")
