@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
 
 _GRACE_S = 20.0
+_STANDARD_INPUT = 0
 
 
 def hold(stop: Callable[[], None]) -> None:
     """Watch standard input; at its end call `stop`, and some time later end the process whatever it does."""
 
     def watch() -> None:
-        while sys.stdin.buffer.read(1):
+        # Not sys.stdin: a thread that waits in it holds its lock, and the interpreter aborts when it ends meanwhile.
+        while os.read(_STANDARD_INPUT, 64):
             pass
         stop()
         time.sleep(_GRACE_S)
