@@ -10,8 +10,7 @@ import contextlib
 import os
 import secrets
 import socket
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +24,6 @@ from headrace_schemas.loading import LoadedProject, load_project
 
 HOME = ".headrace"
 _HOST = "127.0.0.1"
-_RESTARTS = 5
-_WHILE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +78,6 @@ class House:
         self.root, self.run = root, run
         self._stack = EmbeddedStack(run.directory / "stack")
         self._children: dict[str, Child] = {}
-        self._started: dict[str, Callable[[], Child]] = {}
-        self._restarts: dict[str, list[float]] = {}
         own = {name for name in environ if name.startswith("HEADRACE_") and not name.startswith("HEADRACE_TEST_")}
         self._inherited = {name: value for name, value in environ.items() if name not in own}
         self.variables: dict[str, str] = {}
@@ -123,7 +118,7 @@ class House:
     def start_pipelines(self) -> None:
         """Start the feature pipeline and the log writer."""
         for role in ("stream", "log"):
-            self._start(role, "headrace_streams", ("--project", str(self.root), "--role", role))
+            self._start(role, "headrace_streams", ("--project", str(self.root), "--role", role, "--supervise"))
 
     def start_service(self) -> None:
         """Start the inference service."""
@@ -145,27 +140,6 @@ class House:
             if not server.alive():
                 raise ProcessError(f"embedded {server.name}: it must run, but it ended; see {server.log}")
 
-    def mend(self) -> list[str]:
-        """Start ended children again; what was started is named. A child that ends again and again is an error.
-
-        Raises:
-            ProcessError: a child ended more than five times within a minute, or a server of the stack ended, which loses
-                what it held.
-        """
-        mended = []
-        for name, child in list(self._children.items()):
-            if child.alive():
-                continue
-            now = time.monotonic()
-            recent = [moment for moment in self._restarts.get(name, []) if now - moment < _WHILE_S]
-            if len(recent) >= _RESTARTS:
-                self.check()
-            self._restarts[name] = [*recent, now]
-            self._children[name] = self._started[name]()
-            mended.append(name)
-        self.check()
-        return mended
-
     def stop(self) -> None:
         """Stop all children, the last started first."""
         for child in reversed(list(self._children.values())):
@@ -175,14 +149,10 @@ class House:
         self._stack.stop()
 
     def _start(self, name: str, module: str, arguments: tuple[str, ...]) -> None:
-        def start() -> Child:
-            # The project's settings are the children's environment; whatever else the user has set is not theirs.
-            blanks: dict[str, str | None] = {key: None for key in os.environ if key.startswith("HEADRACE_")}
-            log = self.run.directory / "logs" / f"{name}.log"
-            return spawn_module(name, module, arguments, log=log, env={**blanks, **self.variables})
-
-        self._started[name] = start
-        self._children[name] = start()
+        # The run's settings are the children's environment; whatever else the user has set is not theirs.
+        blanks: dict[str, str | None] = {key: None for key in os.environ if key.startswith("HEADRACE_")}
+        log = self.run.directory / "logs" / f"{name}.log"
+        self._children[name] = spawn_module(name, module, arguments, log=log, env={**blanks, **self.variables})
 
 
 def free_port() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -84,6 +85,23 @@ class Service:
         _, answer = self._ask("GET", "/health/ready", None)
         parsed = json.loads(answer)
         return parsed if isinstance(parsed, dict) else {}
+
+    def await_answer(self, *, check: Callable[[], object], patience_s: float = 60.0) -> None:
+        """Wait until the service answers at all; `check` is called meanwhile.
+
+        Raises:
+            ServiceUnavailable: it does not within the time.
+        """
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                self.readiness()
+                return
+            except ServiceUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+            check()
+            time.sleep(0.05)
 
     def await_ready(self, model: str, *, patience_s: float = 60.0) -> None:
         """Wait until a model serves.
