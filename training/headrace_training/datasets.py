@@ -126,7 +126,8 @@ def build_dataset(
         labelled = _labels(logs, model, rows)
         counts |= {"horizon open": labelled.open, "outcome missing": labelled.dropped, "filled": labelled.filled}
         # Labels first: rows without one need no features.
-        rows, served = rows.take(labelled.keep), None if served is None else _take(served, model, labelled.keep)
+        kept = np.flatnonzero(labelled.keep)
+        rows, served = rows.take(kept), None if served is None else served_spine(model, served.frame[kept])
     features = _model_features(logs, model, rows, served, lag_us, effort)
     frame = _frame(model, rows, features, labelled)
     manifest = DatasetManifest(
@@ -264,10 +265,6 @@ def _rows(
     spine = served.spine
     spine = Spine(spine.table, spine.typed, spine.at_us, spine.id_hash, spine.source, left_out)
     return spine, Served(served.frame, spine, served.lookups)
-
-
-def _take(served: Served, model: hr.Model, rows: NDArray[np.bool_]) -> Served:
-    return served_spine(model, served.frame.filter(pl.Series(rows)))
 
 
 def _labels(logs: _Logs, model: hr.Model, rows: Spine) -> Labelled:

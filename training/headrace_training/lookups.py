@@ -104,7 +104,7 @@ class Reads:
 
     def take(self, rows: NDArray[np.int64]) -> Reads:
         """Some of the rows."""
-        own = None if self.own is None else take_events(self.own, rows)
+        own = None if self.own is None else self.own.take(rows)
         seen = None if self.seen is None else take_vectors(self.seen, rows)
         return Reads(self.keys.take(rows), self.at_us[rows], own, seen)
 
@@ -202,8 +202,8 @@ def run(
         index[reading] = np.arange(rows.stop - rows.start)
         index[~reading] = np.arange(folds.stop - folds.start)
         numbers = program.rows[rows]
-        own = None if reads.own is None else take_events(reads.own, numbers)
-        folded = take_events(events, program.events[folds])
+        own = None if reads.own is None else reads.own.take(numbers)
+        folded = events.take(program.events[folds])
         slot = program.slot[steps]
         # Chains are numbered from zero in each part.
         result[numbers] = kernel.sweep(
@@ -221,19 +221,6 @@ def run(
         for future in [pool.submit(part, *piece) for piece in parts]:
             future.result()
     return result
-
-
-def take_events(batch: EventBatch, rows: NDArray[np.int64]) -> EventBatch:
-    """Some events, in the given order, contiguous in memory."""
-    return EventBatch(
-        time_us=batch.time_us[rows],
-        partition=batch.partition[rows],
-        offset=batch.offset[rows],
-        id_hash=batch.id_hash[rows],
-        values=batch.values[rows],
-        masks=batch.masks[rows],
-        kept=batch.kept[rows],
-    )
 
 
 def take_vectors(seen: Vectors, rows: NDArray[np.int64]) -> Vectors:
@@ -275,5 +262,5 @@ def _join_own(parts: list[Reads]) -> EventBatch | None:
 
 
 def _nothing(like: EventBatch, rows: int) -> EventBatch:
-    first = take_events(like, np.zeros(rows, np.int64)) if len(like.time_us) else like
+    first = like.take(np.zeros(rows, np.int64)) if len(like.time_us) else like
     return replace(first, kept=np.zeros(rows, np.uint8))

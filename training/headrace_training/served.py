@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import headrace as hr
 from headrace import kernel
 from headrace_schemas.keys import encode_keys
-from headrace_training.lookups import PackedKeys, Reads, take_events
+from headrace_training.lookups import PackedKeys, Reads
 from headrace_training.programs import Vectors
 from headrace_training.spines import Spine, typed_records
 
@@ -69,9 +69,7 @@ class Served:
         if served.own.any():
             own = self.spine.own_events(lookup.view)
             if not served.own.all():
-                everything = np.arange(len(self), dtype=np.int64)
-                own = take_events(own, everything)
-                own.kept[~served.own] = 0
+                own = replace(own, kept=own.kept * served.own)
         return Reads(served.keys, self.spine.at_us, own, served.seen)
 
 

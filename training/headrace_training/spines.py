@@ -28,9 +28,6 @@ from headrace_schemas.keys import encode_keys
 from headrace_schemas.tables import EVENT_TIME, OFFSET, PARTITION, frame_fields
 from headrace_training.lookups import ID_HASH, PackedKeys, Reads
 
-OWN_PARTITION = np.iinfo(np.int32).max
-"""The request's own event comes after everything of its moment: PROTOCOL orders by (time, partition, offset)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Spine:
@@ -55,7 +52,7 @@ class Spine:
     def __len__(self) -> int:
         return len(self.at_us)
 
-    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Spine:
+    def take(self, rows: NDArray[np.int64]) -> Spine:
         """Some of the rows."""
         hashes = None if self.id_hash is None else self.id_hash[rows]
         return Spine(self.table[rows], self.typed[rows], self.at_us[rows], hashes, self.source, self.left_out)
@@ -71,14 +68,22 @@ class Spine:
         return Reads(keys, self.at_us, self.own_events(lookup.view) if folded else None)
 
     def own_events(self, view: hr.FeatureView) -> kernel.EventBatch:
-        """The rows' own events, as the view folds them; they come last among the events of their moment."""
-        hashes = np.zeros(len(self), np.uint64) if self.id_hash is None else self.id_hash
+        """The rows' own events, as the view folds them.
+
+        Raises:
+            ConfigError: the rows have no event id, so an event that has arrived as well would count twice.
+        """
+        if self.id_hash is None:
+            raise ConfigError(
+                f"spine: rows that count their own event need column {view.event.id!r}, its id; add it to the table"
+            )
         return kernel.prepare(
             Layout.of(view),
             frame_columns(self.typed, view.event, view.columns),
-            partition=np.full(len(self), OWN_PARTITION, np.int32),
-            offset=np.arange(len(self), dtype=np.int64),
-            id_hash=hashes,
+            # It has no place in the topic yet: the kernel folds it as the last event of its moment.
+            partition=np.zeros(len(self), np.int32),
+            offset=np.zeros(len(self), np.int64),
+            id_hash=self.id_hash,
         )
 
     def request_columns(self, model: hr.Model) -> dict[str, NDArray[Any]]:
@@ -196,20 +201,25 @@ def _typed_columns(table: pl.DataFrame, fields: Mapping[str, hr.Field], what: st
     return pl.DataFrame(columns)
 
 
-_ACCEPTED = {
-    FieldType.STRING: lambda dtype: dtype in (pl.String, pl.Categorical, pl.Enum),
-    FieldType.INT64: lambda dtype: dtype.is_integer(),
-    FieldType.FLOAT64: lambda dtype: dtype.is_numeric(),
-    FieldType.BOOLEAN: lambda dtype: dtype == pl.Boolean,
-    FieldType.TIMESTAMP: lambda dtype: dtype.is_integer() or (dtype == pl.Datetime and dtype.time_zone is not None),
-}
+def _accepts(declared: FieldType, dtype: pl.DataType) -> bool:
+    match declared:
+        case FieldType.STRING:
+            return dtype in (pl.String, pl.Categorical, pl.Enum)
+        case FieldType.INT64:
+            return dtype.is_integer()
+        case FieldType.FLOAT64:
+            return dtype.is_numeric()
+        case FieldType.BOOLEAN:
+            return dtype == pl.Boolean
+        case FieldType.TIMESTAMP:
+            return dtype.is_integer() or (isinstance(dtype, pl.Datetime) and dtype.time_zone is not None)
 
 
 def _typed_column(series: pl.Series, declared: hr.Field) -> pl.Series:
     target = FRAME_TYPES[declared.type]
     if series.dtype == pl.Null and declared.nullable:
         return series.cast(target)
-    if not _ACCEPTED[declared.type](series.dtype):
+    if not _accepts(declared.type, series.dtype):
         hint = "; give times a zone, such as UTC" if series.dtype == pl.Datetime else ""
         raise ConfigError(
             f"spine: column {series.name!r} must be of type {declared.type.value}, but it is {series.dtype}{hint}; "
