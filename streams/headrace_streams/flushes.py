@@ -88,14 +88,15 @@ class FlushBuilder:
             return True
         return any(now_s - lane.committed_s > BEAT_S for lanes in self._lanes for lane in lanes.values())
 
-    def build(self, now_s: float) -> Flush:
+    def build(self, now_s: float, *, last: bool = False) -> Flush:
         """Everything that is dirty, and every lane that is due. From here on it counts as being sent.
 
         Args:
             now_s: monotonic clock.
+            last: advance every lane, because there will be no other flush.
         """
         commits: list[Commit] = []
-        parts = [self._part(view, now_s, commits) for view in range(len(self._folders))]
+        parts = [self._part(view, now_s, commits, last) for view in range(len(self._folders))]
         bounds = [part_bounds(part) for part in parts]
         data = np.empty(sum(int(bound[-1]) for bound in bounds), np.uint8)
         begins, at = [np.zeros(1, np.int64)], 0
@@ -109,7 +110,7 @@ class FlushBuilder:
         positions = [folder.positions.committed_below() for folder in self._folders]
         return Flush(commits, data, np.concatenate(begins), positions)
 
-    def _part(self, view: int, now_s: float, commits: list[Commit]) -> _Part:
+    def _part(self, view: int, now_s: float, commits: list[Commit], last: bool) -> _Part:
         """Cut a view's dirty states into commits and add those to the list."""
         folder, known = self._folders[view], self._lanes[view]
         numbers, lanes = folder.cache.dirty_by_lane(folder.view.lanes)
@@ -117,7 +118,7 @@ class FlushBuilder:
         ends = folder.cache.cut(numbers, lanes, prefix_bytes, MAX_COMMIT_KEYS, MAX_COMMIT_BYTES)
         of: list[int] = lanes[ends - 1].tolist()
         busy = set(of)
-        idle = [n for n, lane in known.items() if n not in busy and now_s - lane.committed_s > BEAT_S]
+        idle = [n for n, lane in known.items() if n not in busy and (last or now_s - lane.committed_s > BEAT_S)]
         ends = np.concatenate([ends, np.full(len(idle), len(numbers), np.int64)])
         of += idle
         ids = os.urandom(TOKEN_BYTES * len(of))
@@ -128,8 +129,8 @@ class FlushBuilder:
             commit = Commit(
                 view * _LANES_MOST + number, lane.head, ids[TOKEN_BYTES * index : TOKEN_BYTES * (index + 1)]
             )
-            last = index + 1 == len(of) or of[index + 1] != number
-            told = folder.positions.tell(folder.positions.row(number)) if last else []
+            chain_ends = index + 1 == len(of) or of[index + 1] != number
+            told = folder.positions.tell(folder.positions.row(number)) if chain_ends else []
             heads.append(_call(lane, commit, told, counts[index]))
             lane.head, lane.committed_s = commit.id, now_s
             commits.append(commit)

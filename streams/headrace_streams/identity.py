@@ -21,11 +21,8 @@ from headrace.errors import HeadraceError, IdentityError, ServiceUnavailable
 from headrace_schemas.stores.kafka import TopicIdentity, consumer
 from headrace_schemas.stores.lanes import Watermark
 from headrace_streams.errors import RestartNeeded
+from headrace_streams.starts import AGAIN
 
-_REMEDY = (
-    "Stop the worker. If the topic was made anew on purpose, begin anew: another [project] namespace in headrace.toml, an "
-    "empty log directory; then produce the events again. If not, bring the broker back to the state it had"
-)
 _LOST = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION})
 _GONE = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})
 _SILENCE_S = 10.0  # the embedded broker says nothing at all to a fetch beyond its end
@@ -85,16 +82,16 @@ class Auditor:
                 raise self._trouble(topic, identity, error) from error
             topic_id, partitions = str(described.topic_id), len(described.partitions)
             if topic_id != identity.topic_id:
-                raise IdentityError(topic, f"topic id {identity.topic_id}", f"{topic_id}: it was made anew", _REMEDY)
+                raise IdentityError(topic, f"topic id {identity.topic_id}", f"{topic_id}: it was made anew", AGAIN)
             if partitions < identity.partitions:
-                raise IdentityError(topic, f"{identity.partitions} partitions", f"{partitions}", _REMEDY)
+                raise IdentityError(topic, f"{identity.partitions} partitions", f"{partitions}", AGAIN)
             if partitions > identity.partitions:
                 raise RestartNeeded(f"topic {topic!r} grew from {identity.partitions} to {partitions} partitions")
 
     def _trouble(self, topic: str, identity: TopicIdentity, error: Exception) -> HeadraceError:
         code = error.args[0].code() if isinstance(error, KafkaException) else None
         if code in _GONE:
-            return IdentityError(topic, f"topic id {identity.topic_id}", "no topic of that name", _REMEDY)
+            return IdentityError(topic, f"topic id {identity.topic_id}", "no topic of that name", AGAIN)
         return ServiceUnavailable("Kafka", self._bootstrap, str(error) or "no answer in time")
 
     def check_record(self, topic: str, partition: int, mark: Watermark) -> None:
@@ -111,16 +108,16 @@ class Auditor:
         found = self._read_at(topic, partition, mark.next - 1)
         where = f"offset {mark.next - 1} of partition {partition}"
         if found is None:
-            raise IdentityError(topic, f"the record at {where} that was read before", "an end before it", _REMEDY)
+            raise IdentityError(topic, f"the record at {where} that was read before", "an end before it", AGAIN)
         error = found.error()
         if error is not None or found.offset() != mark.next - 1:
             return  # compacted away, or a transaction's mark: the partition goes on behind it
         again = mark_after(found)
         if mark.digest and again.digest != mark.digest:
-            raise IdentityError(topic, f"the record at {where} that was read before", "another record", _REMEDY)
+            raise IdentityError(topic, f"the record at {where} that was read before", "another record", AGAIN)
         if mark.digest and min(mark.epoch, again.epoch) >= 0 and again.epoch != mark.epoch:
             got = f"the same one, written by the leader of epoch {again.epoch}"
-            raise IdentityError(topic, f"the record at {where}, of leader epoch {mark.epoch}", got, _REMEDY)
+            raise IdentityError(topic, f"the record at {where}, of leader epoch {mark.epoch}", got, AGAIN)
 
     def _read_at(self, topic: str, partition: int, offset: int) -> Message | None:
         """The record at an offset or the next one behind it, an end-of-partition event behind it, or None: it ends before."""
@@ -141,7 +138,7 @@ class Auditor:
                 if error.code() in _LOST:
                     return None
                 if error.code() in _GONE:
-                    raise IdentityError(topic, f"partition {partition}", "no such partition", _REMEDY)
+                    raise IdentityError(topic, f"partition {partition}", "no such partition", AGAIN)
         finally:
             self._reader.unassign()
         return None

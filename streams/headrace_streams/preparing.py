@@ -5,13 +5,13 @@ What may not live here: reading events, running anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
-import redis
 
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, IdentityError, NotFound
+from headrace.events import Event
 from headrace.views import FeatureView
 from headrace_schemas.keys import ViewKeys
 from headrace_schemas.loading import LoadedProject
@@ -22,7 +22,9 @@ from headrace_schemas.stores.log import event_log
 from headrace_schemas.stores.online import check_policy, connect, lane_records, register_views
 from headrace_streams.identity import Auditor
 from headrace_streams.source import Assignment
-from headrace_streams.starts import TopicFacts, highest_marks, start_positions
+from headrace_streams.starts import AGAIN, TopicFacts, highest_marks, start_positions
+
+_Lanes = Mapping[str, Sequence[LaneRecord]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,49 +60,56 @@ def prepare_stream(loaded: LoadedProject, worker: int, workers: int) -> Prepared
     try:
         check_policy(client)
         register_views(client, settings.namespace, views)
-        topics = {topic: topic_identity(settings.kafka, topic) for topic in sorted({v.event.topic for v in views})}
-        assignments = []
-        for topic, identity in topics.items():
-            of_topic = [view for view in views if view.event.topic == topic]
-            assignments.append(_assignment(settings, client, topic, identity, of_topic, worker, workers))
+        topics, assignments = {}, []
+        for topic in sorted({view.event.topic for view in views}):
+            lanes = {
+                f"view {view.name!r}": lane_records(client, ViewKeys(settings.namespace, view))
+                for view in views
+                if view.event.topic == topic
+            }
+            topics[topic] = _identity(settings.kafka, topic, lanes)
+            event = next(view.event for view in views if view.event.topic == topic)
+            assignments.append(_assignment(settings, event, topics[topic], lanes, worker, workers))
         return Prepared(views, topics, tuple(assignments))
     finally:
         client.close()
 
 
+def _identity(bootstrap: str, topic: str, lanes: _Lanes) -> TopicIdentity:
+    """What the topic is now; a topic that lanes were folded from must not have vanished."""
+    try:
+        return topic_identity(bootstrap, topic)
+    except NotFound:
+        for name, records in lanes.items():
+            if any(record.watermarks for record in records):
+                raise IdentityError(
+                    topic, f"the topic, of which {name} holds a part", "no topic of that name", AGAIN
+                ) from None
+        raise
+
+
 def _assignment(
-    settings: Settings,
-    client: redis.Redis,
-    topic: str,
-    identity: TopicIdentity,
-    views: Iterable[FeatureView],
-    worker: int,
-    workers: int,
+    settings: Settings, event: Event, identity: TopicIdentity, lanes: _Lanes, worker: int, workers: int
 ) -> Assignment:
-    known = list(views)
-    lanes = {f"view {view.name!r}": lane_records(client, ViewKeys(settings.namespace, view)) for view in known}
-    facts = topic_facts(settings, known[0], identity, lanes)
+    facts = topic_facts(settings, event, identity, lanes)
     starts = start_positions(facts, lanes)
     check_marks(settings.kafka, facts, lanes)
     mine = {partition: start for partition, start in starts.items() if partition % workers == worker}
-    return Assignment(topic, identity, mine)
+    return Assignment(event.topic, identity, mine)
 
 
-def topic_facts(
-    settings: Settings, view: FeatureView, identity: TopicIdentity, lanes: Mapping[str, list[LaneRecord]]
-) -> TopicFacts:
-    """What the broker and the log say of a view's topic."""
-    topic = view.event.topic
-    first, end = first_offsets(settings.kafka, topic), end_offsets(settings.kafka, topic)
+def topic_facts(settings: Settings, event: Event, identity: TopicIdentity, lanes: _Lanes) -> TopicFacts:
+    """What the broker and the log say of an event's topic."""
+    first, end = first_offsets(settings.kafka, event.topic), end_offsets(settings.kafka, event.topic)
     logged_from: dict[int, int] = {}
     fresh = any(not record.watermarks for records in lanes.values() for record in records)
     if fresh and any(first.values()):
-        found = event_log(settings, view.event).scan().group_by("_partition").agg(pl.col("_offset").min()).collect()
+        found = event_log(settings, event).scan().group_by("_partition").agg(pl.col("_offset").min()).collect()
         logged_from = {int(row["_partition"]): int(row["_offset"]) for row in found.to_dicts()}
-    return TopicFacts(topic, identity.topic_id, first, end, logged_from)
+    return TopicFacts(event.topic, identity.topic_id, first, end, logged_from)
 
 
-def check_marks(bootstrap: str, facts: TopicFacts, lanes: Mapping[str, list[LaneRecord]]) -> None:
+def check_marks(bootstrap: str, facts: TopicFacts, lanes: _Lanes) -> None:
     """Read the records before the highest watermarks again: if they are the same, so is everything before them.
 
     Raises:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from headrace.errors import Gap, IdentityError
 from headrace_schemas.stores.lanes import LaneRecord, Watermark
 
-_AGAIN = (
+AGAIN = (
     "If the topic was made anew on purpose, begin anew: another [project] namespace in headrace.toml, an empty log directory; "
     "then produce the events again. If not, bring the broker back to the state it had"
 )
@@ -90,7 +90,7 @@ def _mark(facts: TopicFacts, partition: int, view: str, record: LaneRecord) -> W
         return _unknown(facts, partition, view, record)
     if mark.next > end:
         required = f"partition {partition} to reach offset {mark.next}, which {view} holds"
-        raise IdentityError(facts.topic, required, f"an end at {end}: records were lost", _AGAIN)
+        raise IdentityError(facts.topic, required, f"an end at {end}: records were lost", AGAIN)
     if mark.next < first:
         raise _missing(facts, partition, view, mark.next)
     return mark
@@ -113,7 +113,7 @@ def _unknown(facts: TopicFacts, partition: int, view: str, record: LaneRecord) -
 
 def _made_anew(facts: TopicFacts, view: str, ids: Sequence[str]) -> IdentityError:
     required = f"topic id {', '.join(ids)}, of which {view} holds a part"
-    return IdentityError(facts.topic, required, f"topic id {facts.topic_id}: the topic was made anew", _AGAIN)
+    return IdentityError(facts.topic, required, f"topic id {facts.topic_id}: the topic was made anew", AGAIN)
 
 
 def _missing(facts: TopicFacts, partition: int, view: str, start: int) -> IdentityError:

@@ -119,6 +119,8 @@ class ShardWriter:
     def _stop(self, stop: Stop) -> None:
         self._stopped.add(stop.source)
         if len(self._stopped) == self._sources:
+            self._send(last=True)
+            self.drain()
             lanes = [folder.keys.lane_key(lane) for folder in self._folders for lane in folder.positions.lanes]
             release(self._session, lanes, self._token)
             self._journal.note("released", shard=self._shard, lanes=len(lanes))
@@ -159,12 +161,12 @@ class ShardWriter:
             return False
         return self._flusher.wait()
 
-    def _send(self) -> None:
+    def _send(self, *, last: bool = False) -> None:
         now_s = time.monotonic()
         # Before every source has spoken, a commit would make the others' partitions look like new ones.
-        if not self._opened or len(self._opened) < self._sources or not self._flushes.due(now_s):
+        if not self._opened or len(self._opened) < self._sources or not (last or self._flushes.due(now_s)):
             return
-        flush = self._sending = self._flushes.build(now_s)
+        flush = self._sending = self._flushes.build(now_s, last=last)
         self._flusher.start(flush.commits, flush.data, flush.bounds, self._flushes.name)
 
     def _acknowledge(self, flush: Flush) -> None:

@@ -23,7 +23,10 @@ def key_hash(key: bytes) -> int:
 def batch_of(keys: list[bytes]) -> BatchKeys:
     rows = pack(keys)
     return BatchKeys(
-        np.array([key_hash(key) for key in keys], np.uint64), np.arange(len(keys), dtype=np.int64), rows.data, rows.offsets
+        np.array([key_hash(key) for key in keys], np.uint64),
+        np.arange(len(keys), dtype=np.int64),
+        rows.data,
+        rows.offsets,
     )
 
 

@@ -15,7 +15,8 @@ def opened(*nexts: int | None, start: int = 0, partition: int = 0) -> Positions:
     """Lanes 0, 1 … that hold what is before these offsets; None for a lane that nobody committed to yet."""
     positions = Positions(range(len(nexts)), lambda lane: f"lane {lane} of view 'v'")
     records = [
-        LaneRecord() if next_ is None else LaneRecord(watermarks={("id", partition): Watermark(next_)}) for next_ in nexts
+        LaneRecord() if next_ is None else LaneRecord(watermarks={("id", partition): Watermark(next_)})
+        for next_ in nexts
     ]
     positions.open("id", 2, records, {partition: Watermark(start)})
     return positions
@@ -40,9 +41,7 @@ def test_a_batch_that_all_lanes_hold_is_old() -> None:
 def test_rows_that_a_lane_holds_are_dropped_for_that_lane_only() -> None:
     positions = opened(5, 8, start=5)
     assert not positions.all_new([span(5, 10)])
-    rows = positions.new_rows(
-        np.array([0, 1, 0, 1], np.int32), np.zeros(4, np.int32), np.array([5, 6, 7, 8], np.int64)
-    )
+    rows = positions.new_rows(np.array([0, 1, 0, 1], np.int32), np.zeros(4, np.int32), np.array([5, 6, 7, 8], np.int64))
     assert rows.tolist() == [0, 2, 3]
 
 
@@ -61,7 +60,9 @@ def test_a_source_that_begins_behind_a_lane_is_a_gap() -> None:
 def test_a_fresh_lane_begins_where_the_source_begins() -> None:
     positions = opened(None, start=40)
     assert positions.committed_below() == {0: 40}
-    assert positions.tell(0) == [b"wm:id:0", b"40:-1:"], "even before its first row, so that the partition counts as known"
+    assert positions.tell(0) == [b"wm:id:0", b"40:-1:"], (
+        "even before its first row, so that the partition counts as known"
+    )
 
 
 def test_a_lane_tells_each_position_once_and_one_that_is_ahead_tells_nothing() -> None:

@@ -53,7 +53,9 @@ def test_a_topic_that_was_made_anew_stops_and_names_the_choices() -> None:
 
 
 def test_a_topic_that_ends_before_a_position_stops() -> None:
-    with pytest.raises(IdentityError, match="reach offset 30, which view 'a' holds, got an end at 20: records were lost"):
+    with pytest.raises(
+        IdentityError, match="reach offset 30, which view 'a' holds, got an end at 20: records were lost"
+    ):
         start_positions(facts({0: 0}, {0: 20}), {"view 'a'": [lane(p0=30)]})
 
 
