@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from headrace_schemas.compiled.compiling import entry, inner
+from headrace_schemas.compiled.compiling import entry, inlined
 from headrace_schemas.compiled.texts import is_utf8, put_view
 
 # Types of a field.
@@ -30,7 +30,7 @@ BAD_SYMBOL = 7
 BAD_TEXT = 8
 
 
-@inner
+@inlined
 def _varint(body: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
     """A zigzag varint at `at`: (value, position behind it); the position is −1 where it ends early, −2 where it is too long."""
     bits = np.uint64(0)
@@ -48,7 +48,7 @@ def _varint(body: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
     return 0, -1
 
 
-@inner
+@inlined
 def _fixed(body: npt.NDArray[np.uint8], at: int, size: int) -> np.uint64:
     """The bits of a little-endian value of `size` bytes."""
     bits = np.uint64(0)
@@ -57,7 +57,7 @@ def _fixed(body: npt.NDArray[np.uint8], at: int, size: int) -> np.uint64:
     return bits
 
 
-@inner
+@inlined
 def _value(body: npt.NDArray[np.uint8], at: int, end: int, kind: int, symbols: int) -> tuple[int, int, int]:
     """A value that is not null: (what became of it, position behind it, its bits; a text's length)."""
     if kind == DOUBLE:
@@ -89,7 +89,7 @@ def _value(body: npt.NDArray[np.uint8], at: int, end: int, kind: int, symbols: i
     return GOOD, after, number
 
 
-@inner
+@inlined
 def _branch(body: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, int, int]:
     """The index of a union of two: (what became of it, position behind it, index)."""
     branch, after = _varint(body, at, end)
@@ -100,7 +100,7 @@ def _branch(body: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, int, i
     return GOOD, after, branch
 
 
-@inner
+@inlined
 def _datum(
     body: npt.NDArray[np.uint8],
     begin: int,

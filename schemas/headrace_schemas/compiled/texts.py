@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from headrace_schemas.compiled.compiling import inner
+from headrace_schemas.compiled.compiling import inlined, inner
 
 _INLINE = 12  # Arrow's string views hold texts up to this length themselves
 
@@ -44,7 +44,7 @@ def is_utf8(body: npt.NDArray[np.uint8], at: int, end: int) -> bool:
     return True
 
 
-@inner
+@inlined
 def put_view(body: npt.NDArray[np.uint8], at: int, length: int, out: npt.NDArray[np.uint8]) -> None:
     """Arrow's 16-byte view of a text: its length, then the text itself, or its first four bytes, buffer 0 and its position."""
     for i in range(4):
