@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 from headrace.errors import HeadraceError, ServiceUnavailable
 
 _SERVERS_FAULT = 500
+_IDLE_S = 2.0  # servers close idle connections, uvicorn after five seconds; a connection that may be closed is made anew
 
 
 class Refused(HeadraceError):  # noqa: N818  (it reads as a sentence where it is raised and caught)
@@ -45,6 +46,7 @@ class Service:
         address = urlsplit(self.url)
         factory = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
         self._connection = factory(address.hostname or "127.0.0.1", address.port, timeout=timeout_s)
+        self._used = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -131,10 +133,14 @@ class Service:
 
     def _ask(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
         headers = {"Content-Type": "application/json"} if body is not None else {}
+        if time.monotonic() - self._used > _IDLE_S:
+            self._connection.close()
         try:
             self._connection.request(method, path, body, headers)
             response = self._connection.getresponse()
-            return response.status, response.read()
+            answer = response.read()
+            self._used = time.monotonic()
+            return response.status, answer
         except (OSError, http.client.HTTPException) as error:
             # The connection is made anew by the next request. A request is never repeated: it may have been logged.
             self._connection.close()
