@@ -88,6 +88,10 @@ class Shop:
         self.loaded = load_project(self.root, environ={})
         return self.loaded
 
+    def declare_again(self) -> None:
+        """Load the project again, after its settings were edited."""
+        self.loaded = load_project(self.root, environ={})
+
     # --- events --------------------------------------------------------------------------------------------------------
 
     def produce(self, count: int, *, late_us: int = 20 * MINUTE_US) -> None:
