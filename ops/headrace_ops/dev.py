@@ -27,7 +27,13 @@ _POLL_S = 0.5
 
 
 def run_dev(
-    root: Path, narrator: Narrator, *, history: bool, port: int | None, ready: Callable[[House, LoadedProject], None]
+    root: Path,
+    narrator: Narrator,
+    *,
+    history: bool,
+    days: float | None,
+    port: int | None,
+    ready: Callable[[House, LoadedProject], None],
 ) -> None:
     """Bring a project to life and keep it so until SIGINT or SIGTERM.
 
@@ -35,6 +41,7 @@ def run_dev(
         root: the project's directory.
         narrator: who tells what happens.
         history: produce what the project's ``data.py`` brings, and train its models.
+        days: only the last days of it.
         port: the service's port; by default the project's, or any free one if that is taken.
         ready: called when everything runs.
 
@@ -45,7 +52,7 @@ def run_dev(
     run = Run.new("dev", settings.name, port=port if port is not None else settings.port)
     with _terminated_as_interrupted(), House(root, run) as house:
         try:
-            loaded = _rise(house, narrator, history=history)
+            loaded = _rise(house, narrator, history=history, days=days)
             ready(house, loaded)
             while True:
                 house.check()
@@ -54,13 +61,13 @@ def run_dev(
             return
 
 
-def _rise(house: House, narrator: Narrator, *, history: bool) -> LoadedProject:
+def _rise(house: House, narrator: Narrator, *, history: bool, days: float | None) -> LoadedProject:
     with narrator.step("start the broker, the store and the pipelines") as step:
         loaded = settle(house)
         step.say(f"Kafka {loaded.settings.kafka}, {loaded.settings.redis}")
     brought = load_history(loaded) if history else None
     if brought is not None:
-        _seed(house, loaded, brought, narrator)
+        _seed(house, loaded, brought if days is None else brought.last(days, loaded.project), narrator)
     with narrator.step("start the service") as step:
         house.start_service()
         _await_service(house, loaded)

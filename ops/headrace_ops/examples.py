@@ -14,6 +14,7 @@ from typing import cast
 
 import polars as pl
 
+import headrace as hr
 from headrace.errors import ConfigError, NotFound
 from headrace_ops.frames import conform
 from headrace_schemas.loading import LoadedProject
@@ -56,6 +57,15 @@ class History:
     def events(self) -> int:
         """How many events there are."""
         return sum(frame.height for frame in self.frames.values())
+
+    def last(self, days: float, project: hr.Project) -> History:
+        """The events of the last days only."""
+        times = {name: project.event(name).time for name in self.frames}
+        newest = max(int(cast(int, frame[times[name]].max())) for name, frame in self.frames.items() if frame.height)
+        start = newest - round(days * 86_400_000_000)
+        return History(
+            {n: frame.filter(pl.col(times[n]) >= start) for n, frame in self.frames.items()}, self.live_from_us
+        )
 
 
 def load_history(loaded: LoadedProject) -> History | None:

@@ -13,7 +13,9 @@ from urllib.parse import quote, urlsplit
 from headrace.errors import HeadraceError, ServiceUnavailable
 
 _SERVERS_FAULT = 500
-_IDLE_S = 2.0  # servers close idle connections, uvicorn after five seconds; a connection that may be closed is made anew
+_IDLE_S = (
+    2.0  # servers close idle connections, uvicorn after five seconds; a connection that may be closed is made anew
+)
 
 
 class Refused(HeadraceError):  # noqa: N818  (it reads as a sentence where it is raised and caught)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import click
@@ -17,13 +18,19 @@ if TYPE_CHECKING:
     "check", epilog=example("headrace check -p examples/flights", "15 definitions, 40 features: all is well")
 )
 @project_option
+@click.option(
+    "--schema", metavar="EVENT", help="Print the Avro schema of an event instead, for a producer of your own."
+)
 @json_option
-def command(project: str | None) -> None:
+def command(project: str | None, schema: str | None) -> None:
     """Load the definitions and validate them, without any service.
 
     A definition that breaks a rule is named with its file, its line, the rule and what to write; the exit code is then 1.
     """
     declared = load(project).project
+    if schema is not None:
+        click.echo(json.dumps(declared.event(schema).avro_schema, indent=2))
+        return
 
     def people() -> None:
         table(("feature view", "entity", "event", "features"), _rows(declared))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option(
     "--port", type=click.IntRange(1, 65535), help="The service's port; by default the project's, if it is free."
 )
-def command(project: str | None, empty: bool, port: int | None) -> None:
+def command(project: str | None, empty: bool, days: float | None, port: int | None) -> None:
     """Run a project on this machine, with a broker and a store of its own, until Ctrl-C. Without a project: the flights.
 
     Events that the project brings are produced first, and its models are trained. Everything starts afresh each time: the
@@ -39,7 +39,7 @@ def command(project: str | None, empty: bool, port: int | None) -> None:
         root = example_path("flights")
     else:
         root = load_project(project, {}).root
-    run_dev(root, Narrator(), history=not empty, port=port, ready=_greet)
+    run_dev(root, Narrator(), history=not empty, days=days, port=port, ready=_greet)
     console().print("\nstopped: all children have ended")
 
 

@@ -1,11 +1,14 @@
-"""``headrace promote``: point an alias of a model to another version."""
+"""``headrace promote``: let a registered model through the gate."""
 
 from __future__ import annotations
 
+import sys
+
 import click
 
+from headrace_ops.cli.group import EXIT_NO
 from headrace_ops.cli.options import example, json_option, load, project_option
-from headrace_ops.cli.output import console, show
+from headrace_ops.cli.output import console, progress, show
 
 
 @click.command("promote", epilog=example("headrace promote late_arrival 3f2a90c1b7de -p examples/flights"))
@@ -13,25 +16,21 @@ from headrace_ops.cli.output import console, show
 @click.argument("version")
 @project_option
 @click.option("--alias", default="champion", show_default=True, help="The alias to move.")
+@click.option("--force", is_flag=True, help="Without comparison; the way back after a bad promotion.")
 @json_option
-def command(model: str, version: str, project: str | None, alias: str) -> None:
-    """Let ALIAS of MODEL point to VERSION, by hand and without comparison; the service follows within seconds.
+def command(model: str, version: str, project: str | None, alias: str, force: bool) -> None:
+    """Compare VERSION of MODEL with the champion on the same rows, and let ALIAS point to it if it is no worse.
 
-    The way back is the same command with the version that was replaced; the answer names it.
+    The service follows within seconds. Exit code 1 if the gate refused.
     """
-    from headrace.errors import NotFound
-    from headrace_schemas.stores.registry import Registry
+    from headrace_training.lookups import Effort
+    from headrace_training.promoting import promote
 
-    loaded = load(project)
-    registry = Registry(loaded.settings.registry_path)
-    loaded.project.model(model)
-    wanted = registry.resolve(model, version)
-    try:
-        before = registry.resolve(model, alias)
-    except NotFound:
-        before = None
-    registry.set_alias(model, alias, wanted)
+    with progress() as advance:
+        decision = promote(load(project), model, version, alias=alias, force=force, effort=Effort(progress=advance))
+    came = "is now" if decision.promoted else "stays as it was; it is not"
     show(
-        {"model": model, "alias": alias, "version": wanted, "before": before},
-        lambda: console().print(f"{alias} of {model} is {wanted}" + (f"; it was {before}" if before else "")),
+        decision.to_json(),
+        lambda: console().print(f"{alias} of {model} {came} {decision.challenger}: {decision.reason}"),
     )
+    sys.exit(0 if decision.promoted else EXIT_NO)
