@@ -19,6 +19,7 @@ live here: anything that knows HTTP, Kafka or Redis.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from pathlib import Path
 
 from headrace.suggestions import did_you_mean
 
-_CORE = str(Path(__file__).parent) + "/"
+_CORE = str(Path(__file__).parent) + os.sep
 
 
 @dataclass(frozen=True, slots=True)

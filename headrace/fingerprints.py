@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import hashlib
 import inspect
 import json
@@ -17,7 +18,9 @@ import sys
 import sysconfig
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from headrace.errors import DefinitionError
 
@@ -26,6 +29,7 @@ _CONSTANTS = (int, float, str, bytes, bool, type(None), tuple, list, dict, set, 
 _LIBRARY_PATHS = tuple(
     {str(Path(__file__).parent), *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))}
 )
+_DOCUMENTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 # Parts of a syntax tree that are not its meaning.
 _IGNORED = frozenset(
     ("ctx", "type_comment", "type_params", "kind", "annotation", "returns", "decorator_list", "simple")
@@ -60,25 +64,35 @@ def canonical_function(function: Callable[..., object]) -> object:
     Raises:
         DefinitionError: the source cannot be read.
     """
-    return _canonical_callable(function, seen=[])
+    return _canonical_callable(function, _Scope(_home(function), ()))
 
 
-def _canonical_callable(function: Callable[..., object], seen: list[object]) -> object:
-    if any(function is other for other in seen):
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """Whose functions are told by their source, and which have been on the way here."""
+
+    home: str
+    seen: tuple[object, ...]
+
+
+def _canonical_callable(function: Callable[..., object], scope: _Scope) -> object:
+    if any(function is other for other in scope.seen):
         return {"recursion": getattr(function, "__qualname__", "")}
+    if isinstance(function, functools.partial):
+        bound = [_canonical_value(function.args), _canonical_value(function.keywords)]
+        return {"partial": _canonical_callable(function.func, scope), "bound": bound}
     if not isinstance(function, types.FunctionType):
-        if _is_project_object(function):
+        if _is_project_class(function, scope.home):
             return {"class": function.__qualname__, "tree": _canonical_tree(_class_tree(function))}
         return {"library": _qualified_name(function)}
-    if _is_library_file(function.__code__.co_filename):
+    if _is_library_file(function.__code__.co_filename, scope.home):
         return {"library": _qualified_name(function)}
-    seen = [*seen, function]
+    scope = _Scope(scope.home, (*scope.seen, function))
     tree = function_tree(function)
-    body = tree.body if isinstance(tree, ast.Lambda) else _without_docstring(tree.body)
-    uses = {name: _canonical_use(value, seen) for name, value in sorted(used_names(function).items())}
+    uses = {name: _canonical_use(value, scope) for name, value in sorted(used_names(function).items())}
     return {
         "arguments": _canonical_tree(tree.args),
-        "body": _canonical_tree(body),
+        "body": _canonical_tree(_body(tree)),
         "uses": {name: use for name, use in uses.items() if use is not None},
     }
 
@@ -89,8 +103,9 @@ def used_names(function: types.FunctionType) -> dict[str, object]:
     names: dict[str, object] = {**found.globals, **found.nonlocals}
     for code in _inner_code(function.__code__):
         names.update({name: function.__globals__[name] for name in code.co_names if name in function.__globals__})
+    home = _home(function)
     for name, value in list(names.items()):
-        if isinstance(value, types.ModuleType) and not _is_library_file(getattr(value, "__file__", None) or "<frozen"):
+        if isinstance(value, types.ModuleType) and not _is_library_file(getattr(value, "__file__", None), home):
             # helpers.scale(x): what the project's own module holds is part of the meaning, not only its name.
             used = {attribute for code in _all_code(function.__code__) for attribute in code.co_names}
             names.update({f"{name}.{a}": getattr(value, a) for a in used if a in vars(value)})
@@ -110,13 +125,15 @@ def _inner_code(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _inner_code(constant)
 
 
-def _canonical_use(value: object, seen: list[object]) -> object:
+def _canonical_use(value: object, scope: _Scope) -> object:
     if isinstance(value, _CONSTANTS):
         return {"value": _canonical_value(value)}
     if isinstance(value, types.ModuleType):
         return {"module": value.__name__}
+    if callable(canonical := getattr(value, "canonical", None)) and not isinstance(value, type):
+        return {"definition": canonical()}
     if callable(value):
-        return _canonical_callable(value, seen)
+        return _canonical_callable(value, scope)
     return {"type": _qualified_name(type(value)), "repr": _stable_repr(value)}
 
 
@@ -141,15 +158,29 @@ def _qualified_name(value: object) -> str:
     return f"{getattr(value, '__module__', None) or ''}.{name}"
 
 
-def _is_library_file(filename: str) -> bool:
-    return filename.startswith(_LIBRARY_PATHS) or filename.startswith("<frozen")
+def _home(function: Callable[..., object]) -> str:
+    """The folder of the project that a function belongs to."""
+    code = getattr(function, "__code__", None)
+    return str(Path(code.co_filename).parent) if isinstance(code, types.CodeType) else ""
 
 
-def _is_project_object(value: object) -> bool:
-    if not isinstance(value, type):
-        return False
-    file = getattr(sys.modules.get(value.__module__), "__file__", None)
-    return file is not None and not _is_library_file(file)
+def _is_library_file(filename: str | None, home: str) -> bool:
+    if filename is None or filename.startswith("<frozen"):
+        return True
+    # A project may itself be installed among the libraries; what lies in its own folder is its source there too.
+    installed = home.startswith(_LIBRARY_PATHS) and home not in _LIBRARY_PATHS
+    return filename.startswith(_LIBRARY_PATHS) and not (installed and Path(filename).is_relative_to(home))
+
+
+def _is_project_class(value: object, home: str) -> TypeGuard[type]:
+    return isinstance(value, type) and not _is_library_file(_class_file(value), home)
+
+
+def _class_file(value: type) -> str | None:
+    # A project's module need not be in sys.modules; its methods know their file.
+    methods = (member.__code__ for member in vars(value).values() if isinstance(member, types.FunctionType))
+    written = next((code.co_filename for code in methods if code.co_filename != "<string>"), None)
+    return written or getattr(sys.modules.get(value.__module__), "__file__", None)
 
 
 def function_tree(function: types.FunctionType) -> ast.FunctionDef | ast.Lambda:
@@ -159,11 +190,7 @@ def function_tree(function: types.FunctionType) -> ast.FunctionDef | ast.Lambda:
         DefinitionError: the file cannot be read, or has changed since it was imported.
     """
     code = function.__code__
-    source = "".join(linecache.getlines(code.co_filename, function.__globals__))
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        tree = ast.Module(body=[], type_ignores=[])
+    tree = _file_tree(code.co_filename, function.__globals__)
     nodes = [node for node in ast.walk(tree) if _is_defined_at(node, code)]
     if not nodes:
         raise DefinitionError(
@@ -189,18 +216,25 @@ def _is_defined_at(node: ast.AST, code: types.CodeType) -> bool:
     return False
 
 
-def _class_tree(value: object) -> ast.AST:
-    assert isinstance(value, type)
+def _class_tree(value: type) -> ast.AST:
+    nodes = ast.walk(_file_tree(_class_file(value) or "", {}))
+    found = (node for node in nodes if isinstance(node, ast.ClassDef) and node.name == value.__name__)
+    return next(found, ast.Constant(value=value.__qualname__))
+
+
+def _file_tree(filename: str, names: dict[str, object]) -> ast.Module:
+    """The syntax tree of a file, empty if it cannot be read."""
     try:
-        return ast.parse(inspect.cleandoc(inspect.getsource(value)))
-    except (OSError, TypeError, SyntaxError):
-        return ast.Constant(value=_qualified_name(value))
+        return ast.parse("".join(linecache.getlines(filename, names)))
+    except SyntaxError:
+        return ast.Module(body=[], type_ignores=[])
 
 
-def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
-    first = body[0] if body else None
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-        return body[1:]
+def _body(node: ast.AST) -> object:
+    """What is done, without the docstring."""
+    body: object = getattr(node, "body", None)
+    if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+        return node.body[1:]
     return body
 
 
@@ -208,7 +242,7 @@ def _canonical_tree(node: object) -> object:
     """Nested lists of node names and fields; unlike ``ast.dump`` the same in every Python version."""
     if isinstance(node, ast.AST):
         fields = [
-            [name, _canonical_tree(value)]
+            [name, _canonical_tree(_body(node) if name == "body" else value)]
             for name, value in ast.iter_fields(node)
             if name not in _IGNORED and value is not None and value != []
         ]

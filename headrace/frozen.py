@@ -86,7 +86,8 @@ class Definition:
         return hash((self.kind, self.name))
 
     def __repr__(self) -> str:
-        return f"<{self.subject} at {self.location}>"
+        # Without the place: it may end up in what is compared or hashed.
+        return f"<{self.subject}>"
 
     def _canonical_text(self) -> str:
         # Written down once: a definition keys caches that are asked on every request.

@@ -397,6 +397,13 @@ class Model(Definition):
                 "the model looks up none",
                 "leave fold_request out, or add such a view",
             )
+        for lookup, folded in zip(self.lookups, self.folded, strict=True):
+            if folded and lookup.view.dedupe == 0:
+                raise self.broken(
+                    "fold_request=True needs views that remember event ids, so that a request counts once when it also arrives",
+                    f"view {lookup.view.name!r} has dedupe=0",
+                    "raise its dedupe, or leave fold_request out",
+                )
 
 
 def _unique(transforms: Iterator[OnDemand]) -> tuple[OnDemand, ...]:

@@ -92,6 +92,7 @@ _SCALAR = {
     "int": "",
     "bool": "",
 }
+_NUMERICAL = ("numpy", "math", "scipy")
 _SAFE_POWERS = (0, 1, 2, 0.5, -1)
 
 
@@ -178,7 +179,7 @@ class OnDemand(Definition):
                     f"it uses {node.id}(…), which works on one value",
                     f"write hr.{_SCALAR[node.id]}" if _SCALAR[node.id] else "use array arithmetic and hr.where(…)",
                 )
-            elif isinstance(node, ast.Name) and isinstance(names.get(node.id), np.ufunc | types.BuiltinFunctionType):
+            elif isinstance(node, ast.Name) and _is_numerical(names.get(node.id)):
                 self._check_function(getattr(names[node.id], "__name__", ""), node.id)
             elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and not _is_safe_power(node.right):
                 raise self.broken(
@@ -190,7 +191,7 @@ class OnDemand(Definition):
     def _check_attribute(self, node: ast.Attribute, names: Mapping[str, object]) -> None:
         owner = names.get(node.value.id) if isinstance(node.value, ast.Name) else None
         if isinstance(owner, types.ModuleType):
-            if owner.__name__.split(".")[0] in ("numpy", "math", "scipy"):
+            if owner.__name__.split(".")[0] in _NUMERICAL:
                 self._check_function(node.attr, ast.unparse(node))
         elif node.attr in _MIXING:
             self._check_function(node.attr, ast.unparse(node))
@@ -246,6 +247,10 @@ def _canonical_input(source: Input) -> object:
         return {"event": source.event.name, "field": source.name}
     lookup = source.lookup
     return {"view": lookup.view.name, "keys": dict(lookup.keys), "feature": source.feature}
+
+
+def _is_numerical(value: object) -> bool:
+    return isinstance(value, np.ufunc) or str(getattr(value, "__module__", "")).split(".")[0] in _NUMERICAL
 
 
 def _is_safe_power(exponent: ast.expr) -> bool:

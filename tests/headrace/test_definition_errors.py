@@ -392,6 +392,20 @@ EXPRESSIONS: Cases = {
             "and int64; compare a string with text in quotes, a timestamp with a datetime, a number with a number"
         ),
     ),
+    "a number among texts": (
+        lambda: origin_view(where=hr.col("dest").is_in(["ORD", 3])),
+        (
+            "feature view 'origin_departures' (HERE): both sides of a comparison are of one type, but in (dest == 3) they are "
+            "string and int64; compare a string with text in quotes, a timestamp with a datetime, a number with a number"
+        ),
+    ),
+    "a number among conditions": (
+        lambda: origin_view(where=hr.col("charter") & hr.col("distance")),
+        (
+            "feature view 'origin_departures' (HERE): & | ~ and filters take conditions, but distance is of type int64; "
+            "compare it, as in (hr.col('amount') > 0), each side of & and | in parentheses"
+        ),
+    ),
     "texts in order": (
         lambda: origin_view(where=hr.col("dest") < "K"),
         (

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import headrace as hr
+from headrace import fingerprints
 from headrace.fingerprints import canonical_function, digest
 from tests.headrace.declared import airport, departures, excess, late, model, origin_view
 
@@ -195,6 +196,42 @@ def test_default_argument_and_closure_are_part_of_the_meaning(tmp_path: Path) ->
     assert digest(canonical_function(module.make(1))) != digest(canonical_function(module.make(2)))
     assert digest(canonical_function(module.make(1))) == digest(canonical_function(module.make(1)))
     assert canonical_function(module.d) != canonical_function(module.e)
+
+
+def test_class_of_the_project_enters_with_its_body_and_one_of_a_library_with_its_name(tmp_path: Path) -> None:
+    source = 'class A:\n    """{0}"""\n    def f(self):\n        """{0}"""\n        return {1}\n\ndef make():\n    return A()\n'
+    versions = [loaded(source.format(*parts), tmp_path) for parts in (("one", 1), ("two", 1), ("one", 2))]
+    made = [digest(canonical_function(module.make)) for module in versions]
+    assert made[0] == made[1] != made[2]
+    assert canonical_function(dict) == {"library": "builtins.dict"}
+
+
+def test_project_installed_among_the_libraries_is_told_by_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "shop"
+    installed.mkdir()
+    monkeypatch.setattr(fingerprints, "_LIBRARY_PATHS", (str(tmp_path),))
+    one, two = (loaded(f"def help(x):\n    return x * {k}\ndef f(x):\n    return help(x)\n", installed) for k in (1, 2))
+    assert digest(canonical_function(one.f)) != digest(canonical_function(two.f))
+    library = loaded("def g(x):\n    return x\n", tmp_path)
+    vars(one)["help"] = library.g
+    assert canonical_function(one.f)["uses"]["help"]["library"].endswith(".g")  # type: ignore[index]
+
+
+def test_definition_that_a_function_uses_enters_without_its_place(tmp_path: Path) -> None:
+    source = "import headrace as hr\n{0}e = hr.Entity('e', keys={{'k': hr.string()}})\ndef f():\n    return e\n"
+    one, two = (loaded(source.format(lines), tmp_path) for lines in ("", "\n\n"))
+    assert digest(canonical_function(one.f)) == digest(canonical_function(two.f))
+
+
+def test_bound_arguments_are_part_of_the_meaning(tmp_path: Path) -> None:
+    module = loaded(
+        "from functools import partial\na, b, c = partial(dict, k=1), partial(dict, k=2), partial(dict, k=1)\n",
+        tmp_path,
+    )
+    a, b, c = (digest(canonical_function(function)) for function in (module.a, module.b, module.c))
+    assert a == c != b
 
 
 def test_recursive_function_has_a_fingerprint(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy import log as bare_log
+from numpy import mean as bare_mean
 
 import headrace as hr
 from tests.headrace.declared import arrivals, departures, late, model, origin_view
@@ -31,6 +33,14 @@ def two_arguments(x, y):  # type: ignore[no-untyped-def]
 
 def uses_exp(x):  # type: ignore[no-untyped-def]
     return np.exp(x)
+
+
+def uses_bare_log(x):  # type: ignore[no-untyped-def]
+    return bare_log(x)
+
+
+def uses_bare_mean(x):  # type: ignore[no-untyped-def]
+    return x - bare_mean(x)
 
 
 def uses_arctan(x):  # type: ignore[no-untyped-def]
@@ -135,6 +145,20 @@ TRANSFORMS: Cases = {
         (
             "on-demand transform 'uses_exp' (HERE): a transform gives the same bits for one row and for many, on every machine, "
             "but it uses np.exp, which does not; write hr.exp"
+        ),
+    ),
+    "numpy's log by its own name": (
+        lambda: transform(uses_bare_log),
+        (
+            "on-demand transform 'uses_bare_log' (HERE): a transform gives the same bits for one row and for many, on every "
+            "machine, but it uses bare_log, which does not; write hr.log"
+        ),
+    ),
+    "numpy's mean by its own name": (
+        lambda: transform(uses_bare_mean),
+        (
+            "on-demand transform 'uses_bare_mean' (HERE): a transform computes each row by itself, but it uses bare_mean, which "
+            "mixes rows; use arithmetic between the arguments; for sums over events declare an aggregation"
         ),
     ),
     "numpy's arctan": (
@@ -296,6 +320,13 @@ MODELS: Cases = {
         (
             "model 'arrival_delay' (HERE): fold_request=True needs the id of the request event, so that it counts once when it also "
             "arrives, but event 'departures' declares none; declare hr.Event('departures', …, id='…')"
+        ),
+    ),
+    "request folded into a view without memory": (
+        lambda: model(features=[origin_view(dedupe=0)], fold_request=True),
+        (
+            "model 'arrival_delay' (HERE): fold_request=True needs views that remember event ids, so that a request counts once "
+            "when it also arrives, but view 'origin_departures' has dedupe=0; raise its dedupe, or leave fold_request out"
         ),
     ),
     "request folded into nothing": (

@@ -115,6 +115,10 @@ def test_what_breaks_the_contract_is_refused_by_name(change: dict[str, Any], mes
     assert str(caught.value) == message
 
 
+def test_text_of_any_language_is_accepted() -> None:
+    assert columns({**GOOD, "card": "Zürich 東京"})["card"] == ["Zürich 東京"]
+
+
 def test_missing_field_is_named() -> None:
     with pytest.raises(hr.ContractError) as caught:
         columns({"id": 1, "amount": 2.0})

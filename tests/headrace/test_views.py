@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import datetime
+
+import numpy as np
 import pytest
 
 import headrace as hr
@@ -35,6 +38,18 @@ def test_columns_are_time_and_what_is_aggregated_or_filtered() -> None:
         where=~hr.col("charter"), features={"d": hr.mean("dep_delay", where=hr.col("carrier") == "UA").over("1h")}
     )
     assert event_columns_needed(view) == ("departed_at", "dep_delay", "charter", "carrier")
+
+
+def test_filter_of_every_type_is_accepted_and_names_its_fields() -> None:
+    moment = datetime.datetime(2013, 1, 1, tzinfo=datetime.UTC)
+    where = (
+        (hr.col("departed_at") >= moment)
+        & hr.col("dest").is_in(["ORD", "SFO"])
+        & ~hr.col("charter")
+        & ((hr.col("charter") == False) | (hr.col("distance") * 1.5 <= np.float64(900.0)))  # noqa: E712
+    )
+    view = origin_view(where=where, features={"n": hr.count().over("1h")})
+    assert view.columns == ("dest", "departed_at", "distance", "charter")
 
 
 def test_ladder_serves_all_windows_and_can_be_declared() -> None:
