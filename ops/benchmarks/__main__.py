@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ops.benchmarks.report import Row, machine, options, table
 
-BENCHMARKS = ("kernel", "stream", "serving", "dataset")
+BENCHMARKS = ("kernel", "decode", "stream", "serving", "dataset")
 
 
 def main() -> int:
