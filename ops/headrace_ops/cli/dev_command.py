@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     "dev", epilog=example("headrace dev                      # the flights", "headrace dev -p my_project --empty")
 )
 @project_option
+@click.option(
+    "--days", type=click.FloatRange(0, min_open=True), help="Only the last days of those events: a quicker start."
+)
 @click.option("--empty", is_flag=True, help="Do not produce the events that the project brings in its data.py.")
 @click.option(
     "--port", type=click.IntRange(1, 65535), help="The service's port; by default the project's, if it is free."

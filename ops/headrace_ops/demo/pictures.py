@@ -107,7 +107,7 @@ def _gain(axis: Any, truth: Floats, predicted: Floats, outcome: str) -> None:
     axis.plot([share[at]], [found[at]], "o", color=BLUE)
     axis.annotate(
         f"the riskiest 20 % hold\n{found[at] * 100:.0f} % of all {outcome} ones",
-        (share[at], found[at]), xytext=(0.36, max(found[at] - 0.26, 0.3)), arrowprops={"arrowstyle": "-", "color": GREY},
+        (share[at], found[at]), xytext=(0.36, max(found[at] - 0.26, 0.3)), arrowprops={"arrowstyle": "-", "color": GREY}, bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none"},
     )  # fmt: skip
     axis.set(
         xlim=(-0.02, 1.02),
