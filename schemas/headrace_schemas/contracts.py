@@ -7,18 +7,18 @@ now or in a replay, sets the same records aside. What may not live here: decodin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 import headrace as hr
-from headrace.aggregations import Accumulator, algebras
 from headrace.errors import ContractError
 from headrace.fields import EXACT_INTEGER, Field, FieldType
+from headrace.layout import merge_bounds
 from headrace_schemas.batches import Reject
 
 # Kafka's timestamps have milliseconds: an event of the same moment may be up to this much later.
@@ -26,8 +26,6 @@ KAFKA_RESOLUTION_US = 999
 MAX_KEY_BYTES = 1024
 
 _FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 9999: what log tables hold
-# Whole quanta per value that the kernel's exact accumulators take (their squares have twice the bits).
-_UNITS = {Accumulator.SUM: 2**62, Accumulator.SUM_SQUARES: 2**47}
 _ARRIVAL = "__arrival"
 _SHOWN = 80
 
@@ -102,13 +100,12 @@ def _shown(rule: Expectation) -> pl.Expr:
 
 
 def _expectations(event: hr.Event, views: list[hr.FeatureView]) -> Iterator[Expectation]:
-    aggregated = {name for view in views for name in view.aggregated_fields}
     for name, field in event.fields.items():
         if not field.nullable:
             yield Expectation(name, "null", field.expected, pl.col(name).is_null())
-        yield from _of_type(name, field, aggregated=name in aggregated)
+        yield from _of_type(name, field)
         yield from _declared(name, field)
-    yield from _summable(event, views)
+    yield from _aggregated(views)
     keys = {view.key_fields: f"an entity key of view {view.name!r}" for view in reversed(views)}
     if event.id is not None:
         keys = {(event.id,): f"the id of event {event.name!r}", **keys}
@@ -118,14 +115,13 @@ def _expectations(event: hr.Event, views: list[hr.FeatureView]) -> Iterator[Expe
         yield _not_in_the_future(event.time, event.future_tolerance_us)
 
 
-def _of_type(name: str, field: Field, *, aggregated: bool) -> Iterator[Expectation]:
+def _of_type(name: str, field: Field) -> Iterator[Expectation]:
     column = pl.col(name)
     if field.type is FieldType.FLOAT64:
         yield Expectation(name, "not-finite", field.expected, ~column.is_finite())
-    if field.type is FieldType.INT64 and (aggregated or field.nullable):
+    if field.type is FieldType.INT64 and field.nullable:
         largest = EXACT_INTEGER - 1
-        why = "because it is aggregated" if aggregated else "because it may be null and has to fit a float"
-        required = f"an integer from -{largest} to {largest}, {why}"
+        required = f"an integer from -{largest} to {largest}, because it may be null and has to fit a float"
         yield Expectation(name, "range", required, ~column.is_between(-largest, largest))
     if field.type is FieldType.TIMESTAMP:
         first, last = (1 - EXACT_INTEGER, EXACT_INTEGER - 1) if field.nullable else (_FIRST_US, _LAST_US)
@@ -144,21 +140,15 @@ def _declared(name: str, field: Field) -> Iterator[Expectation]:
         yield Expectation(name, "range", field.expected, column > field.le)
 
 
-def _summable(event: hr.Event, views: list[hr.FeatureView]) -> Iterator[Expectation]:
-    """Values that are summed have to fit the accumulators: overflow is a broken contract, never a wrong sum."""
-    tightest: dict[str, tuple[int, str]] = {}
-    for view in views:
-        for leaf in view.aggregates:
-            kept = [_UNITS[part] for part in algebras()[leaf.op].accumulators if part in _UNITS]
-            if leaf.field is not None and kept:
-                found = min(kept), f"the {leaf.op} of view {view.name!r}"
-                tightest[leaf.field] = min(tightest.get(leaf.field, found), found)
-    for name, (units, use) in tightest.items():
-        quantum = event.fields[name].quantum
-        assert quantum is not None  # numeric fields have one
-        largest = float(units * Decimal(quantum))
-        required = f"a number from {-largest:g} to {largest:g}, which {use} holds at quantum {quantum}"
-        yield Expectation(name, "range", required, pl.col(name).cast(pl.Float64).abs() > largest)
+def _aggregated(views: list[hr.FeatureView]) -> Iterator[Expectation]:
+    """Values that are aggregated have to fit the exact accumulators: overflow is a broken contract, never a wrong sum."""
+    for name, bound in merge_bounds(views).items():
+        if bound < math.inf:
+            names = ", ".join(repr(view.name) for view in views if name in view.aggregated_fields)
+            required = (
+                f"a number smaller than {bound:.16g} in magnitude, because it is aggregated exactly (view {names})"
+            )
+            yield Expectation(name, "range", required, pl.col(name).cast(pl.Float64).abs() >= bound)
 
 
 def _key_expectations(what: str, fields: Sequence[str], event: hr.Event) -> Iterator[Expectation]:

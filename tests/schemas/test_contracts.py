@@ -95,10 +95,7 @@ def test_no_row_is_no_break() -> None:
         (
             {"units": 2**53},
             "range",
-            (
-                "field 'units': required an integer from -9007199254740991 to 9007199254740991, because it is aggregated, "
-                "got 9007199254740992"
-            ),
+            "field 'units': required a number smaller than 9007199254740992 in magnitude, because it is aggregated exactly (view 'spending'), got 9007199254740992",
         ),
         (
             {"shop": -(2**63)},
@@ -111,18 +108,12 @@ def test_no_row_is_no_break() -> None:
         (
             {"amount": 5e16},
             "range",
-            (
-                "field 'amount': required a number from -4.61169e+16 to 4.61169e+16, which the sum of view 'spending' holds "
-                "at quantum 0.01, got 5e+16"
-            ),
+            "field 'amount': required a number smaller than 4.611686018427388e+16 in magnitude, because it is aggregated exactly (view 'spending'), got 5e+16",
         ),
         (
             {"tip": -1.5e8},
             "range",
-            (
-                "field 'tip': required a number from -1.40737e+08 to 1.40737e+08, which the var of view 'spending' holds at "
-                "quantum 0.000001, got -150000000.0"
-            ),
+            "field 'tip': required a number smaller than 140737488.355328 in magnitude, because it is aggregated exactly (view 'spending'), got -150000000.0",
         ),
         (
             {"settled": 2**53},
@@ -226,8 +217,8 @@ def keeps_contract(row: dict[str, Any]) -> bool:
         and whole(row["units"])
         and whole(row["settled"])
         and math.isfinite(row["amount"])
-        and 0 <= row["amount"] <= 2**62 / 100
-        and (row["tip"] is None or (math.isfinite(row["tip"]) and -(2**47) / 10**6 <= row["tip"] <= 100))
+        and 0 <= row["amount"] < 2**62 / 100
+        and (row["tip"] is None or (math.isfinite(row["tip"]) and -(2**47) / 10**6 < row["tip"] <= 100))
         and row["kind"] in ("chip", "web")
         and row["level"] in (1, 2, 3)
         and -62_135_596_800_000_000 <= row["at"] <= ARRIVAL_US + 300_000_999
