@@ -12,8 +12,12 @@ Both reach into numba and fall back to its own ways where it is arranged differe
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import hashlib
+import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -50,6 +54,23 @@ def entry(function: F) -> F:
     return cast("F", dispatcher)
 
 
+@contextmanager
+def compiling_alone() -> Iterator[None]:
+    """Let one process of this user compile at a time: those that wait then load what the first one has cached.
+
+    Pipelines are started together; without this each would spend the same seconds on the same code. Where there are no file
+    locks, or no place for one, they do.
+    """
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            path = Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}.lock"
+            file = held.enter_context(path.open("a"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _linked(function: Callable[..., object], attribute: str | None) -> Any:
     dispatcher: Any = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(
         function
@@ -58,7 +79,7 @@ def _linked(function: Callable[..., object], attribute: str | None) -> Any:
 
     def compile_for_linking(signature: object) -> object:
         known = set(dispatcher.overloads)
-        with _unoptimised():
+        with _linkable():
             result = compile_normally(signature)
         if attribute is not None:
             for arguments in set(dispatcher.overloads) - known:
@@ -74,20 +95,41 @@ def _linked(function: Callable[..., object], attribute: str | None) -> Any:
 
 
 @contextmanager
-def _unoptimised() -> Iterator[None]:
+def _linkable() -> Iterator[None]:
+    """While this lasts, what numba compiles is neither optimised nor turned into machine code, only kept for linking.
+
+    Machine code would not only be wasted: entries of the same process would then call it instead of their own optimised copies.
+    """
     from numba.core.registry import cpu_target
 
-    codegen = cpu_target.target_context.codegen()
-    level, codegen_level = config.OPT, getattr(codegen, "_opt_level", None)
+    codegen: Any = cpu_target.target_context.codegen()
+    saved = config.OPT, codegen._engine
     config.OPT = 0
-    if codegen_level is not None:
-        codegen._opt_level = 0
+    codegen._engine, codegen._add_module = _NoEngine(), lambda _: None
     try:
         yield
     finally:
-        config.OPT = level
-        if codegen_level is not None:
-            codegen._opt_level = codegen_level
+        config.OPT, codegen._engine = saved
+        del codegen._add_module
+
+
+class _NoEngine:
+    """Stands in for numba's JIT engine: accepts everything and produces nothing."""
+
+    def __init__(self) -> None:
+        self._environment = ctypes.c_void_p()
+
+    def is_symbol_defined(self, _: str) -> bool:
+        return False
+
+    def finalize_object(self) -> None:
+        """Nothing to turn into machine code."""
+
+    def get_global_value_address(self, _: str) -> int:
+        return ctypes.addressof(self._environment)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
 
 
 def _add_attribute(compiled: Any, attribute: str) -> None:

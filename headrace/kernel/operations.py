@@ -15,6 +15,7 @@ import numpy.typing as npt
 from headrace.errors import CodecError
 from headrace.kernel import codec, engine, folding
 from headrace.kernel.batch import EventBatch, prepare
+from headrace.kernel.compiling import compiling_alone
 from headrace.layout import Layout
 from headrace.program import P_BUFFER_BYTES, P_WORK_SIZE
 from headrace.states import States, header
@@ -193,13 +194,13 @@ def warm() -> None:
     entity = Entity("key", keys={"key": string()})
     layout = Layout.of(FeatureView("warm", entity=entity, event=event, features={"n": count().over("1h")}))
     one, slot = np.zeros(1, np.int64), np.zeros(1, np.int32)
-    columns = {"at": one}
-    batch = prepare(layout, columns, partition=slot, offset=one, id_hash=one.view(np.uint64))
-    states = update(layout, States.empty(1), batch, slot).states
-    read(layout, states, one)
-    canonical(layout, states[0])
-    sweep(layout, batch, one, None, slot, slot.astype(np.uint8), one)
-    group_keys(np.zeros(1, np.uint8), np.array([0, 1]))
+    with compiling_alone():
+        batch = prepare(layout, {"at": one}, partition=slot, offset=one, id_hash=one.view(np.uint64))
+        states = update(layout, States.empty(1), batch, slot).states
+        read(layout, states, one)
+        canonical(layout, states[0])
+        sweep(layout, batch, one, None, slot, slot.astype(np.uint8), one)
+        group_keys(np.zeros(1, np.uint8), np.array([0, 1]))
 
 
 def _working_area(layout: Layout) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:

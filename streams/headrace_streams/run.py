@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from headrace import kernel
 from headrace_schemas.keys import ViewKeys
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.stores.resp import Address
@@ -37,7 +38,7 @@ class StreamOptions:
         patience: how long to wait for what.
     """
 
-    most_records: int = 10_000
+    most_records: int = 20_000
     watch_s: float = 3.0
     patience: Patience = field(default_factory=Patience)
 
@@ -75,6 +76,7 @@ def run_stream(
     """
     options, journal = options or StreamOptions(), journal or Journal("stream")
     workers = max(len(addresses), 1)
+    kernel.warm()  # before the lanes are claimed: the first time on a machine takes longer than an owner may be silent
     prepared = prepare_stream(loaded, worker, workers)
     journal.note(
         "starting", worker=worker, workers=workers, views=[view.name for view in prepared.views],
