@@ -1,7 +1,7 @@
 """Step programs: in which order a sweep folds events and reads rows, for each notion of "knowable".
 
 A program is a list of steps sorted by entity. Step kinds are the kernel's: FOLD the next event, READ the next row. Events
-and rows are handed to the kernel already permuted into step order, so that memory is read from front to back.
+and rows are handed to the kernel already permuted into step order, so that memory is read and written from front to back.
 
 Event time, one entity (events a…d, rows x, y; lag 0)::
 
@@ -48,12 +48,14 @@ class Program:
         rows: number of the row that each READ fills, in step order; every row comes once.
         slot: chain of each step (an entity, or one of its restarts), ascending.
         kind: FOLD or READ of each step.
+        index: position of each step in `events` or in `rows`.
     """
 
     events: Int64
     rows: Int64
     slot: Int32
     kind: UInt8
+    index: Int64
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -78,10 +80,9 @@ def by_event_time(
     >>> p.events.tolist(), p.rows.tolist(), p.kind.tolist()
     ([1, 2, 0], [0, 1], [0, 1, 0, 0, 1])
     """
-    events, event_start = _by_slot(_order(event_us), event_slot, slots)
-    rows, row_start = _by_slot(_order(row_us), row_slot, slots)
-    picked, slot, kind = _merge(events, event_start, event_us, rows, row_start, row_us, lag_us)
-    return Program(picked, rows, slot, kind)
+    events, event_start, event_us = _by_slot(_order(event_us), event_slot, event_us, slots)
+    rows, row_start, row_us = _by_slot(_order(row_us), row_slot, row_us, slots)
+    return Program(*_merge(events, event_start, event_us + lag_us, rows, row_start, row_us))
 
 
 class Vectors(NamedTuple):
@@ -112,21 +113,23 @@ def by_offsets(
     >>> p.events.tolist(), p.rows.tolist(), p.kind.tolist()
     ([0, 1], [1, 0], [0, 1, 0, 1])
     """
-    events, event_start = _by_slot(np.lexsort((event_offset, event_partition)), event_slot, slots)
+    events, event_start, offsets = _by_slot(
+        np.lexsort((event_offset, event_partition)), event_slot, event_offset, slots
+    )
     # Along a growing state the sum of its offsets grows, so sorting by the sum finds the chain.
     total = np.concatenate([[0], np.cumsum(seen.offset + 1)])
     weight = total[seen.start[1:]] - total[seen.start[:-1]]
-    rows, row_start = _by_slot(np.argsort(weight, kind="stable"), row_slot, slots)
-    log = _Arranged(event_partition[events], event_offset[events], event_start, rows, row_start)
+    rows, row_start, _ = _by_slot(np.argsort(weight, kind="stable"), row_slot, weight, slots)
+    log = _Arranged(event_partition[events], offsets, event_start, rows, row_start)
     partitions = 1 + int(max(event_partition.max(initial=-1), seen.partition.max(initial=-1)))
     folds, steps = _walk(log, seen, partitions, *_steps(0, 0))
-    picked, slot, kind = filled = _steps(folds, steps)
+    picked, slot, kind, index = filled = _steps(folds, steps)
     _walk(log, seen, partitions, *filled)
-    return Program(events[picked], rows, slot, kind)
+    return Program(events[picked], rows, slot, kind, index)
 
 
-def _steps(folds: int, steps: int) -> tuple[Int64, Int32, UInt8]:
-    return np.empty(folds, np.int64), np.empty(steps, np.int32), np.empty(steps, np.uint8)
+def _steps(folds: int, steps: int) -> tuple[Int64, Int32, UInt8, Int64]:
+    return np.empty(folds, np.int64), np.empty(steps, np.int32), np.empty(steps, np.uint8), np.empty(steps, np.int64)
 
 
 class _Arranged(NamedTuple):
@@ -166,8 +169,9 @@ def _order(time_us: Int64) -> Int64:
     return np.argsort(time_us, kind="stable")
 
 
-def _by_slot(order: Int64, slot: Int32, slots: int) -> tuple[Int64, Int64]:
-    return _counting_sort(order.astype(np.int64, copy=False), slot.astype(np.int32, copy=False), slots)
+def _by_slot(order: Int64, slot: Int32, value: Int64, slots: int) -> tuple[Int64, Int64, Int64]:
+    contiguous = (np.ascontiguousarray(order, np.int64), np.ascontiguousarray(slot, np.int32))
+    return _counting_sort(*contiguous, np.ascontiguousarray(value, np.int64), slots)
 
 
 def _compiled(function: F) -> F:
@@ -175,44 +179,50 @@ def _compiled(function: F) -> F:
 
 
 @_compiled
-def _counting_sort(order: Int64, slot: Int32, slots: int) -> tuple[Int64, Int64]:
+def _counting_sort(order: Int64, slot: Int32, value: Int64, slots: int) -> tuple[Int64, Int64, Int64]:
+    """Numbers by slot in the given order, where each slot begins, and the values in that arrangement."""
     start = np.zeros(slots + 1, np.int64)
     for s in slot:
         start[s + 1] += 1
     for s in range(slots):
         start[s + 1] += start[s]
     place = start[:-1].copy()
-    arranged = np.empty(len(order), np.int64)
+    arranged, values = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
     for i in order:
         s = slot[i]
         arranged[place[s]] = i
+        values[place[s]] = value[i]
         place[s] += 1
-    return arranged, start
+    return arranged, start, values
 
 
 @_compiled
 def _merge(
-    events: Int64, event_start: Int64, event_us: Int64, rows: Int64, row_start: Int64, row_us: Int64, lag_us: int
-) -> tuple[Int64, Int32, UInt8]:
+    events: Int64, event_start: Int64, knowable_us: Int64, rows: Int64, row_start: Int64, row_us: Int64
+) -> tuple[Int64, Int64, Int32, UInt8, Int64]:
     picked = np.empty(len(events), np.int64)
     slot = np.empty(len(events) + len(rows), np.int32)
     kind = np.empty(len(events) + len(rows), np.uint8)
-    folds = steps = 0
+    index = np.empty(len(events) + len(rows), np.int64)
+    folds = reads = steps = 0
     for s in range(len(row_start) - 1):
         e = event_start[s]
         for r in range(row_start[s], row_start[s + 1]):
-            while e < event_start[s + 1] and event_us[events[e]] + lag_us < row_us[rows[r]]:
+            while e < event_start[s + 1] and knowable_us[e] < row_us[r]:
                 picked[folds] = events[e]
                 slot[steps] = s
                 kind[steps] = FOLD
+                index[steps] = folds
                 folds += 1
                 steps += 1
                 e += 1
             slot[steps] = s
             kind[steps] = READ
+            index[steps] = reads
+            reads += 1
             steps += 1
         # Events after an entity's last row are seen by nobody.
-    return picked[:folds].copy(), slot[:steps].copy(), kind[:steps].copy()
+    return picked[:folds].copy(), rows, slot[:steps].copy(), kind[:steps].copy(), index[:steps].copy()
 
 
 @_compiled
@@ -245,7 +255,9 @@ def _continues(
 
 
 @_compiled
-def _walk(log: _Arranged, seen: Vectors, partitions: int, picked: Int64, slot: Int32, kind: UInt8) -> tuple[int, int]:
+def _walk(
+    log: _Arranged, seen: Vectors, partitions: int, picked: Int64, slot: Int32, kind: UInt8, index: Int64
+) -> tuple[int, int]:
     """Walk all rows in order; writes steps into arrays that are not empty, and returns (folds, steps)."""
     writing = len(kind) > 0
     at = np.zeros(partitions, np.int64)  # by partition: the first event that the chain has not folded
@@ -272,11 +284,13 @@ def _walk(log: _Arranged, seen: Vectors, partitions: int, picked: Int64, slot: I
                         picked[folds] = e
                         slot[steps] = chain
                         kind[steps] = FOLD
+                        index[steps] = folds
                     folds += 1
                     steps += 1
                 at[p] = end
             if writing:
                 slot[steps] = chain
                 kind[steps] = READ
+                index[steps] = k
             steps += 1
     return folds, steps
