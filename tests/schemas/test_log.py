@@ -11,6 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from deltalake.exceptions import CommitFailedError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ import headrace as hr
 from headrace.errors import Fenced, Gap, IdentityError, StoreError
 from headrace_schemas.predictions import prediction_schema
 from headrace_schemas.settings import load_settings
+from headrace_schemas.stores import log
 from headrace_schemas.stores.log import LogTable, event_log, prediction_log
 from headrace_schemas.tables import META, TableSchema, event_schema, table_schema
 
@@ -172,10 +174,21 @@ def test_of_two_writers_at_one_moment_one_wins_and_the_other_is_fenced(table: Lo
     zombie = LogTable.open(path, SCHEMA, "topic-1")
     zombie.refresh = lambda: None  # type: ignore[method-assign]
     table.append(span(0, 5, 8), {0: (5, 8)})
-    with pytest.raises(Fenced, match="log of event 'paid', partitions 0 at 5 is owned by another worker"):
+    with pytest.raises(Fenced, match="log of event 'paid', partition 0 is owned by another worker"):
         zombie.append(span(0, 5, 9), {0: (5, 9)})
     assert places(table) == [(0, o) for o in range(8)]
     assert table.watermark() == {0: 8}
+
+
+def test_a_commit_that_fails_for_another_reason_is_no_fence(table: LogTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    table.append(span(0, 0, 5), {0: (0, 5)})
+
+    def fail(*_: object, **__: object) -> None:
+        raise CommitFailedError("No space left on device")
+
+    monkeypatch.setattr(log.deltalake, "write_deltalake", fail)
+    with pytest.raises(StoreError, match=r"it could not append \(No space left on device\)"):
+        table.append(span(0, 5, 6), {0: (5, 6)})
 
 
 def test_writers_of_different_partitions_do_not_fence_each_other(table: LogTable, path: Path) -> None:
@@ -374,6 +387,12 @@ def test_a_damaged_table_is_told(table: LogTable, path: Path) -> None:
         file.write_bytes(b"{")
     with pytest.raises(StoreError, match="it could not read"):
         LogTable.open(path, SCHEMA)
+
+
+def test_a_version_that_never_was_is_told(table: LogTable) -> None:
+    table.append(span(0, 0, 1), {0: (0, 1)})
+    with pytest.raises(StoreError, match="log of event 'paid' at .*: it could not read"):
+        table.scan(version=99)
 
 
 def test_the_projects_tables_lie_where_its_settings_say(tmp_path: Path) -> None:

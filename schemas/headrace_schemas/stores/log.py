@@ -28,8 +28,8 @@ from headrace_schemas.settings import Settings
 from headrace_schemas.tables import OFFSET, PARTITION, TableSchema, event_schema
 
 _TOPIC_ID = "headrace.topicId"
-# Parquet statistics let readers skip files; Delta's own checkpoints keep loading short however many commits there are.
-_CONFIGURATION = {"delta.checkpointInterval": "50"}
+# Checkpoints keep loading short however many commits there are; commits are kept as long as the files that they name.
+_CONFIGURATION = {"delta.checkpointInterval": "50", "delta.logRetentionDuration": "interval 7 days"}
 _WRITER = deltalake.WriterProperties(compression="ZSTD", compression_level=1)
 _COMPACT_FILE_BYTES = 128 * 1024 * 1024
 _KEEP_HOURS = 7 * 24  # how long files that compaction replaced stay for readers of older versions
@@ -276,8 +276,8 @@ class LogTable:
         if partitions > self._partitions():
             transactions.append(deltalake.Transaction(self._app("partitions"), partitions))
         columns = {field.name for field in table.schema().fields}
-        try:
-            with self._errors("append"):
+        with self._errors("append"):
+            try:
                 deltalake.write_deltalake(
                     table,
                     rows,
@@ -287,16 +287,17 @@ class LogTable:
                     writer_properties=_WRITER,
                     commit_properties=deltalake.CommitProperties(app_transactions=transactions),
                 )
-        except CommitFailedError as error:
-            moved = ", ".join(f"{p} at {known.get(p, 0)}" for p in sorted(advance))
-            raise Fenced(f"log of {self.schema.name}, partitions {moved}") from error
+            except CommitFailedError as error:
+                table.update_incremental()
+                moved = [str(p) for p, offset in self._watermark().items() if p in advance and offset != known.get(p)]
+                if not moved:
+                    raise  # the commit failed for another reason, such as a full disk
+                raise Fenced(f"log of {self.schema.name}, partition {', '.join(moved)}") from error
 
     @contextlib.contextmanager
     def _errors(self, verb: str) -> Iterator[None]:
         try:
             yield
-        except (CommitFailedError, TableNotFoundError):
-            raise
         except (DeltaError, OSError) as error:
             raise StoreError(
                 f"log of {self.schema.name} at {self.path}: it could not {verb} ({error}); nothing was changed; "
