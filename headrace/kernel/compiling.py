@@ -13,7 +13,6 @@ Both reach into numba and fall back to its own ways where it is arranged differe
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import os
 import re
@@ -79,7 +78,7 @@ def _linked(function: Callable[..., object], attribute: str | None) -> Any:
 
     def compile_for_linking(signature: object) -> object:
         known = set(dispatcher.overloads)
-        with _linkable():
+        with _unoptimised():
             result = compile_normally(signature)
         if attribute is not None:
             for arguments in set(dispatcher.overloads) - known:
@@ -95,41 +94,20 @@ def _linked(function: Callable[..., object], attribute: str | None) -> Any:
 
 
 @contextmanager
-def _linkable() -> Iterator[None]:
-    """While this lasts, what numba compiles is neither optimised nor turned into machine code, only kept for linking.
-
-    Machine code would not only be wasted: entries of the same process would then call it instead of their own optimised copies.
-    """
+def _unoptimised() -> Iterator[None]:
     from numba.core.registry import cpu_target
 
-    codegen: Any = cpu_target.target_context.codegen()
-    saved = config.OPT, codegen._engine
+    codegen = cpu_target.target_context.codegen()
+    level, codegen_level = config.OPT, getattr(codegen, "_opt_level", None)
     config.OPT = 0
-    codegen._engine, codegen._add_module = _NoEngine(), lambda _: None
+    if codegen_level is not None:
+        codegen._opt_level = 0
     try:
         yield
     finally:
-        config.OPT, codegen._engine = saved
-        del codegen._add_module
-
-
-class _NoEngine:
-    """Stands in for numba's JIT engine: accepts everything and produces nothing."""
-
-    def __init__(self) -> None:
-        self._environment = ctypes.c_void_p()
-
-    def is_symbol_defined(self, _: str) -> bool:
-        return False
-
-    def finalize_object(self) -> None:
-        """Nothing to turn into machine code."""
-
-    def get_global_value_address(self, _: str) -> int:
-        return ctypes.addressof(self._environment)
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_: None
+        config.OPT = level
+        if codegen_level is not None:
+            codegen._opt_level = codegen_level
 
 
 def _add_attribute(compiled: Any, attribute: str) -> None:
