@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ from tests.services import Services
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"
 PATIENCE_S = 90.0
+ANY_PARTITION = -1
 
 Produced = tuple[str, int, dict[str, Any]]
 """One record to be produced: name of its event, event time in µs, values by field."""
@@ -70,14 +71,23 @@ class Rig:
         directory: everything on disk.
         name: namespace and topic prefix of its own.
         partitions: partitions of each event's topic.
+        edits: replacements in the text of the example's definitions.
+        beside: another rig, whose topics this one reads too; its definitions and what was produced are the same.
     """
 
-    def __init__(self, services: Services, directory: Path, name: str, *, partitions: int = 2) -> None:
+    def __init__(
+        self,
+        services: Services,
+        directory: Path,
+        name: str,
+        *,
+        partitions: int = 2,
+        edits: Mapping[str, str] | None = None,
+        beside: Rig | None = None,
+    ) -> None:
         self.name = name
         root = directory / "project"
-        shutil.copytree(EXAMPLE, root, ignore=shutil.ignore_patterns("__pycache__"))
-        features = root / "features.py"
-        features.write_text(features.read_text().replace('topic="flights.', f'topic="{name}.'))
+        _copy_example(root, edits={'topic="flights.': f'topic="{name}.', **(edits or {})}, beside=beside)
         self.environ = {
             **{key: value for key, value in os.environ.items() if not key.startswith("HEADRACE_")},
             "HEADRACE_KAFKA": services.kafka,
@@ -99,6 +109,8 @@ class Rig:
         self._producer: Producer = kafka.producer(services.kafka, queue_buffering_max_messages=1_000_000)
         self._codecs = {event.name: EventCodec(event, self.project.views) for event in self.project.events}
         self.ends: dict[str, dict[int, int]] = {event.name: {} for event in self.project.events}
+        if beside is not None:
+            self.ends = beside.ends
 
     def __enter__(self) -> Self:
         return self
@@ -112,27 +124,42 @@ class Rig:
 
     # --- pipelines ----------------------------------------------------------------------------------------------------
 
-    def start(self, role: str, **environ: str) -> Child:
-        """Start the stream worker (``stream``) or the log writer (``log``)."""
+    def start(self, role: str, *options: str, **environ: str) -> Child:
+        """Start the stream worker (``stream``) or the log writer (``log``); options go to its command line."""
         child = spawn_module(
             f"{self.name} {role}",
             "headrace_streams",
-            ["--project", str(self.loaded.root), "--role", role],
+            ["--project", str(self.loaded.root), "--role", role, *options],
             log=self.directory / f"{role}.log",
             env={**self.environ, **environ},
         )
         self.children.append(child)
         return child
 
-    def produce(self, produced: Iterable[Produced]) -> None:
-        """Put records on their topics, by flight id or report id over the partitions, and wait until the broker has them."""
+    def produce(self, produced: Iterable[Produced], places: Sequence[int] | None = None) -> None:
+        """Put records on their topics and wait until the broker has them.
+
+        Args:
+            produced: the records.
+            places: the partition of each; by default the key's, which is the flight's or the report's id.
+        """
         for i, (name, _, row) in enumerate(produced):
             event = self.project.event(name)
             value = self._codecs[name].encode(row)
             key = str(row[str(event.id)]).encode()
-            self._producer.produce(event.topic, value, key, on_delivery=self._delivered(name))
+            place = ANY_PARTITION if places is None else places[i]
+            self._producer.produce(event.topic, value, key, place, on_delivery=self._delivered(name))
             if not i % 1000:
                 self._producer.poll(0)
+        self._flush()
+
+    def produce_raw(self, name: str, values: Iterable[bytes]) -> None:
+        """Put anything on an event's topic."""
+        for value in values:
+            self._producer.produce(self.project.event(name).topic, value, on_delivery=self._delivered(name))
+        self._flush()
+
+    def _flush(self) -> None:
         left = self._producer.flush(PATIENCE_S)
         assert left == 0, f"{left} records were not taken by the broker"
 
@@ -175,6 +202,19 @@ class Rig:
                 if time.monotonic() > deadline:
                     raise AssertionError(f"log of {event.name}: {done} of {self.ends[event.name]} in time")
                 time.sleep(0.1)
+
+
+def _copy_example(root: Path, edits: Mapping[str, str], beside: Rig | None) -> None:
+    if beside is not None:
+        shutil.copytree(beside.loaded.root, root, ignore=shutil.ignore_patterns("__pycache__"))
+        return
+    shutil.copytree(EXAMPLE, root, ignore=shutil.ignore_patterns("__pycache__"))
+    features = root / "features.py"
+    text = features.read_text()
+    for old, new in edits.items():
+        assert old in text, f"the example's definitions have no {old!r}"
+        text = text.replace(old, new)
+    features.write_text(text)
 
 
 def _watermark(table: Any) -> Mapping[int, int]:
