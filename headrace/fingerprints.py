@@ -18,6 +18,7 @@ import sys
 import sysconfig
 import types
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
@@ -34,6 +35,9 @@ _DOCUMENTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _IGNORED = frozenset(
     ("ctx", "type_comment", "type_params", "kind", "annotation", "returns", "decorator_list", "simple")
 )
+
+
+_telling: ContextVar[tuple[object, ...]] = ContextVar("definitions that are being told", default=())
 
 
 def canonical_json(value: object) -> str:
@@ -131,10 +135,21 @@ def _canonical_use(value: object, scope: _Scope) -> object:
     if isinstance(value, types.ModuleType):
         return {"module": value.__name__}
     if callable(canonical := getattr(value, "canonical", None)) and not isinstance(value, type):
-        return {"definition": canonical()}
+        return {"definition": _canonical_definition(value, canonical)}
     if callable(value):
         return _canonical_callable(value, scope)
     return {"type": _qualified_name(type(value)), "repr": _stable_repr(value)}
+
+
+def _canonical_definition(value: object, canonical: Callable[[], object]) -> object:
+    # An estimator may ask its own model for its inputs: a definition inside itself is told by its name.
+    if any(value is other for other in _telling.get()):
+        return {"recursion": getattr(value, "name", "")}
+    token = _telling.set((*_telling.get(), value))
+    try:
+        return canonical()
+    finally:
+        _telling.reset(token)
 
 
 def _canonical_value(value: object) -> object:
