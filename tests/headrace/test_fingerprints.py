@@ -234,6 +234,15 @@ def test_bound_arguments_are_part_of_the_meaning(tmp_path: Path) -> None:
     assert a == c != b
 
 
+def test_estimator_may_ask_its_own_model_for_its_inputs(tmp_path: Path) -> None:
+    """An example's estimator read the names of its model's inputs, and the fingerprint never ended."""
+    source = PLAIN.replace("return dict(depth=3)", "return dict(depth=3, inputs=[item.name for item in risk.inputs])")
+    one, two = loaded(source, tmp_path), loaded("# moved\n" + source, tmp_path)
+    other = loaded(source.replace("depth=3", "depth=4"), tmp_path)
+    assert one.risk.fingerprint == two.risk.fingerprint != other.risk.fingerprint
+    assert one.risk.input_fingerprint == other.risk.input_fingerprint
+
+
 def test_recursive_function_has_a_fingerprint(tmp_path: Path) -> None:
     module = loaded("def f(n):\n    return 1 if n < 2 else n * f(n - 1)\n", tmp_path)
     assert digest(canonical_function(module.f))
@@ -356,7 +365,9 @@ def test_known_fingerprints_stay_as_they_are() -> None:
 
 def test_an_estimator_may_ask_its_own_model_for_its_inputs() -> None:
     # An estimator that picked its columns by `model.inputs` sent the fingerprint round in circles.
-    paid = hr.Event("paid", fields={"id": hr.string(), "at": hr.timestamp(), "amount": hr.float64()}, time="at", id="id")
+    paid = hr.Event(
+        "paid", fields={"id": hr.string(), "at": hr.timestamp(), "amount": hr.float64()}, time="at", id="id"
+    )
     back = hr.Event("back", fields={"id": hr.string(), "at": hr.timestamp()}, time="at")
     label = hr.Label("lost", event=back, join={"id": "id"}, value=hr.col("at").is_not_null(), horizon="1d", missing=0.0)
 
