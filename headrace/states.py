@@ -9,6 +9,7 @@ import itertools
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final, Literal
 
 import numpy as np
@@ -61,8 +62,8 @@ class States:
         >>> States.from_list([b"abc", None, b"d"]).to_list()
         [b'abc', None, b'd']
         """
-        offsets = np.zeros(len(states) + 1, dtype=np.int64)
-        np.cumsum([len(state) if state else 0 for state in states], out=offsets[1:])
+        lengths = (len(state) if state else 0 for state in states)
+        offsets = np.array([*accumulate(lengths, initial=0)], dtype=np.int64)
         packed = bytearray().join([state or b"" for state in states])
         packed += bytes(SLACK_BYTES)
         return cls(np.frombuffer(packed, dtype=np.uint8), offsets)
