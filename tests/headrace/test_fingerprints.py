@@ -361,19 +361,3 @@ def test_known_fingerprints_stay_as_they_are() -> None:
         features={"n": hr.count().over("1h"), "mean": hr.mean("x").over("1h")},
     )
     assert (view.layout_fingerprint, view.finalizer_fingerprint) == ("9e1f08c4f07e856d", "d31de78413eb57ac")
-
-
-def test_an_estimator_may_ask_its_own_model_for_its_inputs() -> None:
-    # An estimator that picked its columns by `model.inputs` sent the fingerprint round in circles.
-    paid = hr.Event(
-        "paid", fields={"id": hr.string(), "at": hr.timestamp(), "amount": hr.float64()}, time="at", id="id"
-    )
-    back = hr.Event("back", fields={"id": hr.string(), "at": hr.timestamp()}, time="at")
-    label = hr.Label("lost", event=back, join={"id": "id"}, value=hr.col("at").is_not_null(), horizon="1d", missing=0.0)
-
-    def estimator() -> list[str]:
-        return [column.name for column in model.inputs]
-
-    model = hr.Model("loss", request=paid, features=[paid["amount"]], label=label, estimator=estimator)
-    assert model.fingerprint == model.fingerprint
-    assert estimator() == ["amount"]
