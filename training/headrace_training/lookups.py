@@ -26,8 +26,11 @@ from headrace_schemas.codecs import frame_columns
 from headrace_schemas.keys import encode_keys
 from headrace_schemas.tables import EVENT_TIME, OFFSET, PARTITION
 from headrace_training import buckets
-from headrace_training.programs import READ, Program, Vectors, by_event_time, by_offsets, divide
+from headrace_training.programs import READ, Program, Vectors, by_event_time, by_offsets, divide, scatter
 from headrace_training.progress import Counter, Progress, silent
+
+PART_STEPS = 500_000
+"""Steps that are swept at once: bounds temporary arrays, and is how often progress is told."""
 
 Floats = NDArray[np.float64]
 ID_HASH = "_id_hash"
@@ -126,7 +129,8 @@ def read_past(
     if not len(reads):
         return result
     events = _needed(view, log, reads, lag_us)
-    total = int(events.select(pl.len()).collect().item())
+    # Without the filter: a count that comes from the files' footers, and bounds the filtered one.
+    total = int(log.select(pl.len()).collect().item())
     count = buckets.count_buckets(total, effort.bucket_events)
     counter = Counter(effort.progress, f"view {view.name}", len(reads))
     for rows, frame in _buckets(view, events, reads, count):
@@ -200,12 +204,14 @@ def run(
         index = program.index[steps] - np.where(kind == READ, rows.start, folds.start)
         own = None if reads.own is None else reads.own.take(numbers)
         folded = events.take(program.events[folds])
-        # Rows are read in step order and scattered afterwards: a third faster than writing them to their places one by one.
-        result[numbers] = kernel.sweep(layout, folded, reads.at_us[numbers], own, program.slot[steps], kind, index)
+        # Rows are read in step order and scattered afterwards: a third faster than writing each to its place at once.
+        scatter(
+            kernel.sweep(layout, folded, reads.at_us[numbers], own, program.slot[steps], kind, index), numbers, result
+        )
         if counter is not None:
             counter.add(len(numbers))
 
-    parts = divide(program, 4 * effort.workers)
+    parts = divide(program, max(4 * effort.workers, len(program) // PART_STEPS))
     if effort.workers == 1:
         for piece in parts:
             part(*piece)
