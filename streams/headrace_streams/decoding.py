@@ -59,6 +59,8 @@ class Decoder:
         self._topic_ids, self._shards, self._box = topic_ids, shards, box
         self._events: dict[str, Event] = {view.event.topic: view.event for view in views}
         self._codecs = {topic: EventCodec(event, project.views) for topic, event in self._events.items()}
+        for codec in self._codecs.values():
+            codec.warm()  # before the lanes are claimed, as the kernel
         self._views: dict[str, list[_View]] = {topic: [] for topic in self._events}
         for place, view in enumerate(views):
             resolved = _View(place, view, Layout.of(view), view.columns, view.key_fields)

@@ -22,7 +22,8 @@ from headrace_schemas.loading import LoadedProject
 from headrace_schemas.predictions import PredictionCodec, prediction_topic
 from headrace_schemas.stores.kafka import TopicIdentity, end_offsets, ensure_topics, first_offsets, topic_identity
 from headrace_schemas.stores.lanes import LaneRecord, Watermark
-from headrace_schemas.stores.log import LogTable, event_log, prediction_log
+from headrace_schemas.stores.log import Compacted, LogTable, event_log, prediction_log
+from headrace_schemas.stores.upkeep import Upkeep
 from headrace_streams.dead_letters import DeadLetterBox
 from headrace_streams.errors import STOPPED
 from headrace_streams.flow import Course, Parts, run_flow
@@ -61,6 +62,7 @@ class _Buffer:
     """What waits to be committed to one table."""
 
     table: LogTable
+    upkeep: Upkeep
     frames: list[pl.DataFrame] = field(default_factory=list)
     progress: dict[int, tuple[int, int]] = field(default_factory=dict)
     size_bytes: int = 0
@@ -101,7 +103,7 @@ class LogSink:
         pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._buffers = {topic: _Buffer(table) for topic, table in tables.items()}
+        self._buffers = {topic: _Buffer(table, Upkeep(table)) for topic, table in tables.items()}
         self._journal, self._pace, self._clock = journal, pace or Pace(), clock
         self._committed_s = float("-inf")
         self.rows = 0
@@ -133,9 +135,21 @@ class LogSink:
             if buffer.progress:
                 self.rows += buffer.commit()
                 self._committed_s = self._clock()
+                self._keep_up(buffer)
+
+    def _keep_up(self, buffer: _Buffer) -> None:
+        """Merge files in the background where there are many; a failure makes the table slower, not wrong."""
+        told = buffer.upkeep.step()
+        if isinstance(told, Compacted):
+            name, before, after = buffer.table.schema.name, told.files_before, told.files_after
+            self._journal.note("log-compacted", table=name, files_before=before, files_after=after)
+        elif told is not None:
+            self._journal.note("log-not-compacted", reason=str(told))
 
     def close(self) -> None:
-        """Nothing to close: what was not committed comes again."""
+        """Wait for a compaction that is running; what was not committed comes again."""
+        for buffer in self._buffers.values():
+            buffer.upkeep.close()
 
 
 class LogDecoder:

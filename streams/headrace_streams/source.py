@@ -35,7 +35,7 @@ _GONE = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID
 _SETTINGS: dict[str, object] = {
     "enable_partition_eof": True,
     # Apache Kafka answers as soon as there is a record; the embedded broker only when this time is over.
-    "fetch_wait_max_ms": 5,
+    "fetch_wait_max_ms": 2,
     "fetch_queue_backoff_ms": 2,
     "queued_min_messages": 100_000,
     "queued_max_messages_kbytes": 32_768,  # bounded memory at any lag

@@ -17,6 +17,7 @@ from headrace_schemas.stores.online import progress_fields
 from headrace_schemas.stores.resp import Address
 from headrace_schemas.stores.resp import pack as pack_command
 from headrace_streams.claims import claim, release
+from headrace_streams.evictions import Evictions
 from headrace_streams.flusher import Flusher
 from headrace_streams.flushes import Flush, FlushBuilder
 from headrace_streams.folding import Pending, ViewFolder
@@ -67,6 +68,7 @@ class ShardWriter:
         self._stopped: set[int] = set()
         self._sources = 0
         self._told: list[dict[int, int]] = [{} for _ in folders]
+        self._evictions = Evictions(self._session)
 
     def write(self, items: Sequence[Item]) -> None:
         """Take items in their order.
@@ -84,6 +86,7 @@ class ShardWriter:
                 self._open(item)
             else:
                 self.drain()
+                self._evictions.check(time.monotonic())
                 if isinstance(item, Stop):
                     self._stop(item)
         self._finish()

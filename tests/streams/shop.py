@@ -24,7 +24,9 @@ from headrace_schemas.codecs import EventCodec
 from headrace_schemas.keys import encode_key
 from headrace_schemas.loading import LoadedProject, load_project
 from headrace_schemas.stores import kafka, online
+from headrace_schemas.stores.log import event_log
 from headrace_streams.journal import Journal
+from headrace_streams.log_writer import run_log_writer
 from headrace_streams.patience import Patience
 from headrace_streams.run import StreamOptions, run_stream
 from tests.services import Services
@@ -137,6 +139,35 @@ class Shop:
             run.stop()
         if run.error is not None and not run.expected:
             raise run.error
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """The log writer in a thread."""
+        stop, failed = threading.Event(), []
+
+        def run() -> None:
+            try:
+                run_log_writer(self.loaded, stop=stop, journal=Journal("log", io.StringIO()))
+            except Exception as error:  # noqa: BLE001  (raised below)
+                failed.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(60)
+        if failed:
+            raise failed[0]
+
+    def wait_for_log(self, timeout_s: float = 30.0) -> None:
+        """Until the log covers everything that is on the topic."""
+        end, deadline = kafka.end_offsets(self.services.kafka, self.topic), time.monotonic() + timeout_s
+        log = event_log(self.loaded.settings, self.loaded.project.event("paid"))
+        while log.watermark() != end:
+            assert time.monotonic() < deadline, f"{end} wanted, {log.watermark()} reached"
+            time.sleep(0.02)
 
     @contextmanager
     def supervised(self, role: str = "stream") -> Iterator[Group]:
