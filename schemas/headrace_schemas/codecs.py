@@ -65,6 +65,13 @@ class EventCodec:
             self._decoder, self._encoder = JsonDecoder(event), JsonEncoder(event)
         self._times = tuple(name for name, field in event.fields.items() if field.type is FieldType.TIMESTAMP)
 
+    def warm(self) -> None:
+        """Compile or load what decoding needs, which the first batch would wait for: seconds, the first time on a machine."""
+        from headrace.kernel.compiling import compiling_alone
+
+        with compiling_alone():
+            self._decoder.decode([])
+
     def encode(self, record: Mapping[str, object]) -> bytes:
         """The bytes of a record, as a producer sends them.
 

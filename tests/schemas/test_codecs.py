@@ -100,6 +100,11 @@ def test_each_bad_record_is_told_with_its_row_and_the_good_ones_pass(codec: Even
     assert "departures" in decoded.rejects[2].reason
 
 
+def test_warming_up_changes_nothing(codec: EventCodec) -> None:
+    codec.warm()
+    assert codec.decode(batch([codec.encode(flight(1))])).frame["number"].to_list() == [1]
+
+
 @pytest.mark.parametrize("values", [[], [None], [b""], [b"\xff\xff"]])
 def test_a_batch_without_a_good_record_gives_an_empty_frame(codec: EventCodec, values: list[bytes | None]) -> None:
     decoded = codec.decode(batch(values))
