@@ -136,8 +136,12 @@ class _Session(asyncio.Protocol):
                     _, session = await loop.create_connection(
                         lambda: cls(address, timeout_s), address.host, address.port, ssl=address.tls
                     )
-                replies = [session._command(command) for command in address.handshake()]
-                address.check_handshake([await reply for reply in replies])
+                try:
+                    replies = [session._command(command) for command in address.handshake()]
+                    address.check_handshake([await reply for reply in replies])
+                except BaseException:  # refused, timed out or cancelled: nobody else would close it
+                    session.lose("the handshake failed")
+                    raise
                 return session
         except TimeoutError as error:
             raise ServiceUnavailable("Redis", str(address), f"no answer within {timeout_s:g} s") from error
