@@ -3,7 +3,7 @@
 A state in the cache is newer than what Redis holds until its commit is acknowledged. Such states are pinned: an evicted one
 would be read back from Redis and lose its events. The rest may be evicted at any time, the longest untouched first. The worker
 drops the whole cache, and itself, on any answer but APPLIED, so nothing that Redis refused is ever built upon
-(docs/adr/streams-cache.md). What may not live here: Redis, lanes' positions.
+(docs/adr/0008). What may not live here: Redis, lanes' positions.
 """
 
 from __future__ import annotations
