@@ -164,6 +164,9 @@ class Table:
         self.commits.append(dict(progress))
         return frame.height
 
+    def files(self) -> int:
+        return len(self.commits)
+
 
 def rows(start: int, upto: int) -> Rows:
     return Rows("t", pl.DataFrame({"x": np.arange(upto - start)}), (Span(0, start, Watermark(upto)),))
