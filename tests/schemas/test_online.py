@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+import uvloop
 
 from headrace.errors import CodecError, ConfigError, ServiceUnavailable
 from headrace_schemas.keys import ViewKeys
@@ -108,6 +109,21 @@ def test_concurrent_reads_share_round_trips_and_get_their_own_answers(
 
     assert asyncio.run(read()) == [[b"v%d" % index, None] for index in range(count)]
     assert client.info("commandstats")["cmdstat_mget"]["calls"] == before + 1
+
+
+def test_reads_work_on_the_loop_that_serving_uses(services: Services, prefix: str) -> None:
+    """uvloop's transports are no asyncio.Transport, and it swallows an error raised when a connection is made."""
+    client, keys = online.connect(services.redis), ViewKeys(prefix, view())
+    client.set(keys.locate(b"k"), b"v")
+
+    async def read() -> list[bytes | None]:
+        reader = AsyncOnlineReader(services.redis)
+        found = await reader.fetch([(keys, b"k")])
+        await reader.close()
+        return found
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(read()) == [b"v"]
 
 
 def test_a_cancelled_read_takes_nothing_from_the_others(services: Services, prefix: str) -> None:
