@@ -21,7 +21,9 @@ from headrace.views import FeatureView
 Record = Mapping[str, object]
 
 
-def naive(view: FeatureView, events: Iterable[Record], key: Mapping[str, object], at_us: int) -> dict[str, float | None]:
+def naive(
+    view: FeatureView, events: Iterable[Record], key: Mapping[str, object], at_us: int
+) -> dict[str, float | None]:
     """The features of one entity at a moment, over the events that are given: choosing the knowable ones is the caller's.
 
     Args:

@@ -58,11 +58,12 @@ def generate(view: FeatureView, shape: Shape, seed: int) -> list[Record]:
     times = sorted(shape.start_us + chance.randrange(shape.span_us) for _ in range(shape.events))
     edges = view.ladder.tiles_us or (10,)
     drawn: list[Record] = []
-    for number, time_us in enumerate(times):
+    for number, on_time_us in enumerate(times):
         if drawn and chance.random() < shape.repeated:
             # A producer's retry goes to the same partition; the copy with the lower offset is the one that counts.
             drawn.append(dict(chance.choice(drawn[-3:])))
             continue
+        time_us = on_time_us
         if chance.random() < shape.late:
             time_us -= chance.randrange(shape.lateness_us)
         if chance.random() < 0.1:
@@ -166,9 +167,8 @@ def interleaved(records: Sequence[Record], seed: int) -> list[Record]:
     mixed = []
     while waiting:
         partition = chance.choice(sorted(waiting))
-        for _ in range(chance.randint(1, 20)):
-            if waiting[partition]:
-                mixed.append(waiting[partition].pop())
+        taken = min(chance.randint(1, 20), len(waiting[partition]))
+        mixed += [waiting[partition].pop() for _ in range(taken)]
         if not waiting[partition]:
             del waiting[partition]
     return mixed
