@@ -43,8 +43,13 @@ class EventBatch:
     def take(self, rows: npt.NDArray[np.integer] | slice) -> EventBatch:
         """Some rows, in the given order."""
         return EventBatch(
-            *(np.ascontiguousarray(column[rows]) for column in (self.time_us, self.partition, self.offset)),
-            *(np.ascontiguousarray(column[rows]) for column in (self.id_hash, self.values, self.masks, self.kept)),
+            time_us=np.ascontiguousarray(self.time_us[rows]),
+            partition=np.ascontiguousarray(self.partition[rows]),
+            offset=np.ascontiguousarray(self.offset[rows]),
+            id_hash=np.ascontiguousarray(self.id_hash[rows]),
+            values=np.ascontiguousarray(self.values[rows]),
+            masks=np.ascontiguousarray(self.masks[rows]),
+            kept=np.ascontiguousarray(self.kept[rows]),
         )
 
 

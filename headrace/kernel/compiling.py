@@ -25,9 +25,11 @@ from typing import Any, TypeVar, cast
 
 import numba
 from numba import types
-from numba.core import config
+from numba.core import config as numba_config
 
 F = TypeVar("F", bound=Callable[..., object])
+
+config: Any = numba_config  # its settings are made from the environment, where no type checker sees them
 
 _CORE = Path(__file__).parent.parent
 _IMPORTED = re.compile(r"^from headrace\.([\w.]+) import", re.MULTILINE)
@@ -47,7 +49,7 @@ def entry(function: F) -> F:
     """A function that Python calls: compiled at its first call, then loaded from the cache."""
     dispatcher = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
     # An older or newer numba may arrange its cache differently; then its own stamp has to do.
-    file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    file: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if hasattr(file, "_source_stamp"):
         file._source_stamp = _digest(function.__module__.removeprefix("headrace."))
     return cast("F", dispatcher)
@@ -71,9 +73,9 @@ def compiling_alone() -> Iterator[None]:
 
 
 def _linked(function: Callable[..., object], attribute: str | None) -> Any:
-    dispatcher: Any = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(
-        function
-    )
+    # numba's declared types lack the two options.
+    njit = cast("Any", numba.njit)
+    dispatcher = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
     compile_normally, find_template = dispatcher.compile, dispatcher.get_call_template
 
     def compile_for_linking(signature: object) -> object:

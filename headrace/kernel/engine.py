@@ -123,17 +123,17 @@ def update_states(
             event = order[i]
             if kept[event] == 0:
                 status[event] = FILTERED
-            elif offset[event] <= included_offset(program, work, buffer, np.int64(partition[event])):
+            elif offset[event] <= included_offset(program, work, buffer, int(partition[event])):
                 status[event] = SKIPPED_OFFSET
             else:
-                error = include_offset(program, work, buffer, np.int64(partition[event]), offset[event])
+                error = include_offset(program, work, buffer, int(partition[event]), offset[event])
                 if error != OK:
                     return target, ends, status, dirty, error, s
                 set_event(
                     program,
                     work,
                     time_us[event],
-                    np.int64(partition[event]),
+                    int(partition[event]),
                     offset[event],
                     identity[event],
                     item(values, event * fields),
@@ -249,7 +249,7 @@ def sweep_steps(
                     program,
                     work,
                     time_us[i],
-                    np.int64(partition[i]),
+                    int(partition[i]),
                     offset[i],
                     identity[i],
                     item(values, i * fields),

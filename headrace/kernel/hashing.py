@@ -137,7 +137,7 @@ def _same(source: int, offsets: npt.NDArray[np.int64], left: int, right: int) ->
     if rest == 0:
         return True
     shift, at = 64 - 8 * rest, size - rest
-    return load(source, start + at) << shift == load(source, other + at) << shift
+    return bool(load(source, start + at) << shift == load(source, other + at) << shift)
 
 
 @inner

@@ -51,7 +51,7 @@ def _memmove_code(_typing: Any, target: Any, source: Any, size: Any) -> Any:
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         pointer = ir.PointerType(ir.IntType(8))
         to, of = (builder.inttoptr(address, pointer) for address in arguments[:2])
-        cgutils.raw_memmove(builder, to, of, arguments[2], itemsize=1)  # type: ignore[no-untyped-call]
+        cgutils.raw_memmove(builder, to, of, arguments[2], itemsize=1)
         return _context.get_dummy_value()
 
     return types.void(target, source, size), generate
