@@ -78,6 +78,8 @@ def conform(frame: pl.DataFrame, event: hr.Event, *, source: str) -> pl.DataFram
 
 
 def _column(column: pl.Series, name: str, kind: FieldType, place: str) -> pl.Series:
+    if column.dtype == pl.String and kind is not FieldType.STRING:
+        column = column.set(column == "", None)  # how CSV writes null
     try:
         read = parse_times(column) if kind is FieldType.TIMESTAMP else _values(column, kind)
     except pl.exceptions.PolarsError:
@@ -99,8 +101,6 @@ _WORDS = {
 
 
 def _values(column: pl.Series, kind: FieldType) -> pl.Series:
-    if column.dtype == pl.String and kind is not FieldType.STRING:
-        column = column.set(column == "", None)
     if column.dtype == pl.String and kind is FieldType.BOOLEAN:
         return column.str.to_lowercase().replace_strict(
             {"true": True, "false": False}, default=None, return_dtype=pl.Boolean
@@ -111,11 +111,10 @@ def _values(column: pl.Series, kind: FieldType) -> pl.Series:
 def parse_times(column: pl.Series) -> pl.Series:
     """Times as microseconds since 1970 in UTC; null where a text is no time with a zone."""
     if column.dtype == pl.String:
-        column = column.set(column == "", None)
-        if column.drop_nulls().str.contains(r"^-?\d+$").all():
-            return column.cast(pl.Int64)
-        # A text without an offset is refused: this parser demands one.
-        column = column.str.replace("Z$", "+00:00").str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
+        micros = column.cast(pl.Int64, strict=False)
+        # A text without an offset is refused: this format demands one.
+        iso = column.str.replace("Z$", "+00:00").str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
+        return micros.fill_null(iso.cast(pl.Int64))
     if isinstance(column.dtype, pl.Datetime):
         if column.dtype.time_zone is None:
             raise pl.exceptions.ComputeError("a time without a zone")

@@ -87,10 +87,8 @@ def test_the_readme_works_as_written_and_the_values_change(shell: Shell) -> None
 
 
 def _features(answer: str) -> dict[str, float | None]:
-    found = json.loads(answer)
-    values = (found.get("features") or found.get("results") or found.get("rows"))[0]
-    values = values.get("features", values) if isinstance(values, dict) else values
-    return {name: value["value"] if isinstance(value, dict) else value for name, value in values.items()}
+    values: dict[str, float | None] = json.loads(answer)["entities"][0]["features"]
+    return values
 
 
 def _prediction(answer: str) -> float:
