@@ -1,6 +1,6 @@
 """Will this flight arrive more than 30 minutes late? Asked at the moment when it leaves the gate.
 
-One declaration of everything that runs: three streams of events, six feature views of five entities (two views read the
+One declaration of everything that runs: three streams of events, six feature views of four entities (two views read the
 departures, three the arrivals), what is computed at request time, the outcome, and the model.
 """
 
