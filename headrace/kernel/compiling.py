@@ -13,6 +13,7 @@ Both reach into numba and fall back to its own ways where it is arranged differe
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import re
@@ -80,7 +81,7 @@ def _linked(function: Callable[..., object], attribute: str | None) -> Any:
 
     def compile_for_linking(signature: object) -> object:
         known = set(dispatcher.overloads)
-        with _unoptimised():
+        with _linkable():
             result = compile_normally(signature)
         if attribute is not None:
             for arguments in set(dispatcher.overloads) - known:
@@ -96,20 +97,43 @@ def _linked(function: Callable[..., object], attribute: str | None) -> Any:
 
 
 @contextmanager
-def _unoptimised() -> Iterator[None]:
+def _linkable() -> Iterator[None]:
+    """While this lasts, what numba compiles is neither optimised nor turned into machine code, only kept for linking.
+
+    Machine code would not only be wasted: numba's JIT engine binds equal names to the first definition that it was given, so the
+    entries of the process that compiles would call these unoptimised functions instead of their own optimised copies.
+    Functions that call each other enter this again; each level puts back what it found.
+    """
     from numba.core.registry import cpu_target
 
-    codegen = cpu_target.target_context.codegen()
-    level, codegen_level = config.OPT, getattr(codegen, "_opt_level", None)
-    config.OPT = 0
-    if codegen_level is not None:
-        codegen._opt_level = 0
+    codegen: Any = cpu_target.target_context.codegen()
+    saved = config.OPT, codegen._engine, codegen._add_module
+    config.OPT, codegen._engine, codegen._add_module = 0, _NoEngine(), _forget
     try:
         yield
     finally:
-        config.OPT = level
-        if codegen_level is not None:
-            codegen._opt_level = codegen_level
+        config.OPT, codegen._engine, codegen._add_module = saved
+
+
+def _forget(_: object) -> None:
+    """The module is linked into others, never added to the engine."""
+
+
+class _NoEngine:
+    """Stands in for numba's JIT engine: accepts everything and produces nothing."""
+
+    def __init__(self) -> None:
+        self._environment = ctypes.c_void_p()
+
+    def is_symbol_defined(self, _: str) -> bool:
+        return False
+
+    def finalize_object(self) -> None:
+        """Nothing to turn into machine code."""
+
+    def get_global_value_address(self, _: str) -> int:
+        # Where numba wants to write a pointer that only machine code of this module would read.
+        return ctypes.addressof(self._environment)
 
 
 def _add_attribute(compiled: Any, attribute: str) -> None:
