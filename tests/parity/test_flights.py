@@ -135,7 +135,7 @@ def compare_with_oracle(rig: Rig, observed: dict[str, Observed]) -> int:
             budget -= len(events)
             if budget < 0:
                 break
-            expected = naive(view, events, key, at_us)
+            expected = naive(view, events, dict(zip(view.entity.keys, key, strict=True)), at_us)
             for name, got in zip(view.feature_names, values[row_index].tolist(), strict=True):
                 wanted = expected[name]
                 same = np.isnan(got) if wanted is None else got == wanted
