@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
+from headrace.errors import ConfigError
 from headrace_ops.cli.group import EXIT_NO
 from headrace_ops.cli.options import Moment, example, json_option, load, project_option
 from headrace_ops.cli.output import console, progress, show, table
 
 if TYPE_CHECKING:
+    from headrace_schemas.loading import LoadedProject
     from headrace_training.training import TrainResult
 
 
 @click.command("train", epilog=example("headrace train late_arrival --until 2013-12-29 -p examples/flights"))
-@click.argument("model")
+@click.argument("model", required=False)
 @project_option
 @click.option("--from", "from_us", type=Moment(), help="Request events from this moment on.")
 @click.option("--until", "until_us", type=Moment(), help="Request events before this moment.")
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 )
 @json_option
 def command(
-    model: str,
+    model: str | None,
     project: str | None,
     from_us: int | None,
     until_us: int | None,
@@ -48,7 +50,7 @@ def command(
     lag: str,
     promote: str,
 ) -> None:
-    """Build MODEL's dataset from the log, fit it, judge it on the latest rows, export it to ONNX and register the bundle.
+    """Build MODEL's dataset (by default of the project's only model) from the log, fit it, judge it on the latest rows, export it to ONNX and register the bundle.
 
     Exit code 1 if the gate did not let it become the champion; the bundle is registered all the same.
     """
@@ -56,10 +58,12 @@ def command(
     from headrace_training.lookups import Effort
     from headrace_training.training import train
 
+    loaded = load(project)
+    chosen = model or _only_model(loaded)
     with progress() as advance:
         result = train(
-            load(project),
-            model,
+            loaded,
+            chosen,
             created_at=datetime.now(UTC),
             from_us=from_us,
             until_us=until_us,
@@ -72,6 +76,16 @@ def command(
     show(result.to_json(), lambda: _draw(result))
     refused = result.decision is not None and not result.decision.promoted
     sys.exit(EXIT_NO if refused else 0)
+
+
+def _only_model(loaded: LoadedProject) -> str:
+    names = [model.name for model in loaded.project.models]
+    if len(names) != 1:
+        raise ConfigError(
+            f"train: name the model where a project declares other than one, but {loaded.root} declares "
+            f"{', '.join(names) or 'none'}; write `headrace train {names[0] if names else 'MODEL'}`"
+        )
+    return names[0]
 
 
 def _draw(result: TrainResult) -> None:
