@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import socket
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -78,6 +79,10 @@ class House:
         self.root, self.run = root, run
         self._stack = EmbeddedStack(run.directory / "stack")
         self._children: dict[str, Child] = {}
+        self._compiler: Child | None = None
+        self._follower: threading.Thread | None = None
+        self._stopped = threading.Event()
+        self._failure: str | None = None
         own = {name for name in environ if name.startswith("HEADRACE_") and not name.startswith("HEADRACE_TEST_")}
         self._inherited = {name: value for name, value in environ.items() if name not in own}
         self.variables: dict[str, str] = {}
@@ -116,9 +121,27 @@ class House:
         return load_project(self.root, {**self._inherited, **self.variables})
 
     def start_pipelines(self) -> None:
-        """Start the feature pipeline and the log writer."""
-        for role in ("stream", "log"):
-            self._start(role, "headrace_streams", ("--project", str(self.root), "--role", role, "--supervise"))
+        """Start the log writer at once, and the feature pipeline as soon as the kernel is compiled.
+
+        The first use of an installation compiles for some seconds and keeps the result. It happens in one program of its own:
+        two that compile at once would take twice as long on a small machine.
+        """
+        self._start_role("log")
+        log = self.run.directory / "logs" / "compile.log"
+        compiler = spawn_module("compile", "headrace_ops.warming", log=log)
+
+        def follow() -> None:
+            try:
+                if compiler.wait() == 0 and not self._stopped.is_set():
+                    self._start_role("stream")
+                else:
+                    self._failure = f"compile: the kernel must compile, but it did not; see {log}"
+            except HeadraceError as error:
+                self._failure = str(error)
+
+        self._compiler = compiler
+        self._follower = threading.Thread(target=follow, name="headrace-pipelines", daemon=True)
+        self._follower.start()
 
     def start_service(self) -> None:
         """Start the inference service."""
@@ -130,7 +153,9 @@ class House:
         Raises:
             ProcessError: one has ended; the message holds its last lines.
         """
-        for child in self._children.values():
+        if self._failure is not None:
+            raise ProcessError(self._failure)
+        for child in list(self._children.values()):
             if not child.alive():
                 raise ProcessError(
                     f"{child.name}: it must run, but it ended with code {child.returncode}; its log {child.log} ends:\n"
@@ -142,11 +167,18 @@ class House:
 
     def stop(self) -> None:
         """Stop all children, the last started first."""
+        self._stopped.set()
+        if self._compiler is not None and self._follower is not None:
+            self._compiler.kill()
+            self._follower.join()
         for child in reversed(list(self._children.values())):
             with contextlib.suppress(HeadraceError):
                 child.stop()
         self._children.clear()
         self._stack.stop()
+
+    def _start_role(self, role: str) -> None:
+        self._start(role, "headrace_streams", ("--project", str(self.root), "--role", role, "--supervise"))
 
     def _start(self, name: str, module: str, arguments: tuple[str, ...]) -> None:
         # The run's settings are the children's environment; whatever else the user has set is not theirs.

@@ -7,7 +7,12 @@ what the commands do. They parse, call one function of a room, and print.
 
 from __future__ import annotations
 
+import os
+
 from headrace_ops.cli.group import CommandGroup
+
+# Threads of OpenMP that have nothing to do wait by spinning, which on a busy machine makes fitting several times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 PROJECT_HELP = "Run `headrace COMMAND --help` for a command's options and an example."
 
