@@ -44,10 +44,8 @@ JANUARY = 1_356_998_400_000_000
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
 STRETCH_US = 5 * DAY  # some 10,000 records
-LOG_KILLED_AFTER = (2, 6, 10, 14, 18)  # rounds
+LOG_KILLS = 4
 RECEIVED = "_received_us"
-# The planes in two lanes of some 2,000 each, so that one flush of a lane is a chain of several commits.
-FEW_LANES = {'    "plane_arrivals",\n': '    "plane_arrivals",\n    lanes=2,\n'}
 
 
 @dataclass(slots=True)
@@ -71,14 +69,14 @@ def test_twenty_kills_leave_no_trace(shared_services: Services, tmp_path: Path) 
     tally = Tally()
     name = f"kills-{shared_services.name}"
     print(f"\nseed {SEED} on {shared_services.name}")
-    with Wire(shared_services.redis) as wire, Rig(shared_services, tmp_path / "a", name, edits=FEW_LANES) as rig:
+    with Wire(shared_services.redis) as wire, Rig(shared_services, tmp_path / "a", name, edits=few_lanes(1)) as rig:
         log = rig.start("log")
         round_ = 0
         while tally.kills < KILLS:
             produce_stretch(rig, tally, round_)
-            strike(rig, wire, rng, tally, first=round_ == 0)
-            if round_ in LOG_KILLED_AFTER:
+            if round_ % 2 and tally.log_kills < LOG_KILLS:
                 log = kill_log(rig, log, rng, tally)
+            strike(rig, wire, rng, tally, first=round_ == 0)
             round_ += 1
             assert round_ < 2 * KILLS, "the kills strike nothing"
         wire.arm(None)
@@ -92,7 +90,7 @@ def test_twenty_kills_leave_no_trace(shared_services: Services, tmp_path: Path) 
         assert tally.kills == KILLS
         assert tally.mid_chain >= 3
         assert tally.unanswered >= 10
-        assert tally.log_kills >= 3
+        assert tally.log_kills >= 2
         compare_with_undisturbed(shared_services, tmp_path, rig, tally)
 
 
@@ -102,7 +100,7 @@ def test_a_supervised_group_of_two_restarts_by_itself(shared_services: Services,
     rng = random.Random(SEED + 1)
     tally = Tally()
     print(f"\nseed {SEED + 1} on {shared_services.name}")
-    with Rig(shared_services, tmp_path / "a", f"group-{shared_services.name}", edits=FEW_LANES) as rig:
+    with Rig(shared_services, tmp_path / "a", f"group-{shared_services.name}", edits=few_lanes(2)) as rig:
         rig.start("log")
         produce_stretch(rig, tally, 0)
         supervisor = rig.start("stream", "--supervise", HEADRACE_WORKERS="2", HEADRACE_CACHE_KB="1024")
@@ -119,6 +117,11 @@ def test_a_supervised_group_of_two_restarts_by_itself(shared_services: Services,
         rig.wait_committed(alive=supervisor)
         rig.wait_logged()
         compare_with_undisturbed(shared_services, tmp_path, rig, tally)
+
+
+def few_lanes(lanes: int) -> dict[str, str]:
+    """All planes in few lanes: 2,000 of them in one lane's flush are a chain of ten commits."""
+    return {'    "plane_arrivals",\n': f'    "plane_arrivals",\n    lanes={lanes},\n'}
 
 
 # --- producing and killing --------------------------------------------------------------------------------------------
@@ -147,9 +150,7 @@ def strike(rig: Rig, wire: Wire, rng: random.Random, tally: Tally, *, first: boo
     wire.arm(cut)
     options = () if first else ("--take-over",)
     worker = rig.start("stream", *options, HEADRACE_REDIS=wire.url, HEADRACE_CACHE_KB="1024")
-    reached = wait_reached(wire, worker, 20.0)
-    if cut.commit and rng.random() < 0.25:
-        time.sleep(rng.uniform(0.0, 0.02))
+    reached = wait_reached(rig, wire, worker)
     lag = lag_of(rig)
     assert worker.alive(), worker.log_tail(40)
     worker.kill()
@@ -163,21 +164,26 @@ def strike(rig: Rig, wire: Wire, rng: random.Random, tally: Tally, *, first: boo
 
 def draw_cut(rng: random.Random) -> Cut:
     """A moment: in mid-chain, with answers lost, in a torn command; early in the replay or some flushes later."""
-    commit = rng.randint(1, 120)
+    commit = rng.randint(1, 50)
     match rng.randrange(4):
         case 0 | 1:
-            return Cut(commit, chain=True, forward=rng.randint(1, 4), torn=rng.random() < 0.3)
+            return Cut(rng.randint(1, 10), chain=True, forward=rng.randint(1, 4), torn=rng.random() < 0.3)
         case 2:
             return Cut(commit, forward=rng.randint(1, 40))
         case _:
             return Cut(commit, forward=0, torn=True)
 
 
-def wait_reached(wire: Wire, worker: Child, timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not wire.reached.wait(0.05):
+def wait_reached(rig: Rig, wire: Wire, worker: Child) -> bool:
+    """Wait for the moment of the cut; False if the worker came to rest before."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not wire.reached.wait(0.1):
         assert worker.alive(), worker.log_tail(40)
-        if time.monotonic() > deadline:
+        assert time.monotonic() < deadline, worker.log_tail(40)
+        if wire.holds:  # the worker sent all of its flush, and waits
+            wire.reached.wait(0.2)
+            return True
+        if lag_of(rig) == 0:
             return False
     return True
 
@@ -194,7 +200,7 @@ def count(tally: Tally, rig: Rig, seen: Seen, lag: int) -> None:
     chains = f", in mid-chain of {len(broken)} lane(s)" if broken else ""
     torn = ", a command torn" if seen.torn else ""
     print(
-        f"kill {tally.kills:2}: {len(seen.unanswered):2} commits applied but unanswered{chains}{torn}, "
+        f"kill {tally.kills:2}: {len(seen.unanswered):2} commits of states applied but unanswered{chains}{torn}, "
         f"{seen.dropped:3} sent and lost, lag {lag:,}"
     )
 
@@ -215,7 +221,7 @@ def lag_of(rig: Rig) -> int:
 
 def kill_log(rig: Rig, log: Child, rng: random.Random, tally: Tally) -> Child:
     """Kill the log writer while it has rows to write, and start it again."""
-    time.sleep(rng.uniform(0.0, 0.5))
+    time.sleep(rng.uniform(0.0, 0.05))  # it has just been given a stretch, and commits at most twice a second
     assert log.alive(), log.log_tail(40)
     behind = sum(
         end - event_log(rig.loaded.settings, event).watermark().get(partition, 0)
@@ -307,4 +313,6 @@ def dead_letters(services: Services, namespace: str) -> Iterator[DeadLetter]:
     """All dead letters of a namespace, repetitions included."""
     with kafka.TopicReader(services.kafka, dead_letter_topic(namespace)) as reader:
         for message in reader.read_to_end():
-            yield decode_dead_letter(message.key(), message.value(), message.headers())
+            headers = message.headers()
+            assert isinstance(headers, list)
+            yield decode_dead_letter(message.key(), message.value(), headers)

@@ -18,6 +18,7 @@ from typing import Self
 from urllib.parse import urlparse
 
 _RECEIVE_BYTES = 1 << 20
+_BEFORE_FIELDS = 8  # EVALSHA, script, number of keys, lane, owner, expected head, id, number of fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Cut:
     """When and where the wire is cut.
 
     Args:
-        commit: the n-th commit from now on, counted from 1.
+        commit: the n-th commit of states from now on, counted from 1.
         chain: wait on for a commit that does not end its lane's chain.
         forward: how many commits from there on still reach Redis.
         torn: the commit after them reaches Redis in part.
@@ -101,6 +102,11 @@ class Wire:
             self._commits = 0
             self.reached.clear()
             self._muted.clear()
+
+    @property
+    def holds(self) -> bool:
+        """Whether answers are being kept back, though fewer commits may have come than the cut lets through."""
+        return self._muted.is_set()
 
     def clear(self) -> None:
         """After the worker is gone: let Redis finish what reached it, and forget all connections."""
@@ -198,14 +204,20 @@ def _ends(data: bytes) -> Iterator[int]:
 
 
 def _commit(command: bytes) -> _Commit | None:
-    """The commit that a command is, if it is one; commits are the script calls with an expected head and fields."""
+    """The commit that a command is, if it is one that writes states.
+
+    A commit without states, which keeps a lane alive or advances an idle one, belongs to no chain and proves nothing.
+    """
     arguments, place = [], command.find(b"\r\n") + 2
     count = int(command[1 : place - 2])
-    for _ in range(min(count, 8)):
+    for _ in range(min(count, _BEFORE_FIELDS)):
         line = command.find(b"\r\n", place)
         length = int(command[place + 1 : line])
         arguments.append(command[line + 2 : line + 2 + length])
         place = line + 4 + length
-    if arguments[0] != b"EVALSHA" or count < 8:
+    if arguments[0] != b"EVALSHA" or count < _BEFORE_FIELDS:
         return None
-    return _Commit(lane=arguments[3], id=arguments[6], ends_chain=arguments[7] != b"0")
+    fields = int(arguments[7])
+    if count == _BEFORE_FIELDS + fields:
+        return None
+    return _Commit(lane=arguments[3], id=arguments[6], ends_chain=fields > 0)
