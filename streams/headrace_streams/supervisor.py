@@ -93,6 +93,9 @@ class Supervisor:
         while True:
             self._start(take_over)
             code = self._end(self._watch(stop))
+            if stop.is_set() and code < 0:
+                # A signal came before the process could drain. Nothing is lost by that: the next start takes it up.
+                code = STOPPED
             if code == STOPPED or stop.is_set() or code in FINAL:
                 self._journal.note("ended", code=code)
                 return code
