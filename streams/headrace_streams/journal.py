@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TextIO
 
 
+_one_line_at_a_time = threading.Lock()  # journals of one process share standard error
+
+
 class Journal:
-    """Writes lines.
+    """Writes lines, each in one piece whichever thread speaks.
 
     Args:
         role: which program speaks.
@@ -36,4 +40,7 @@ class Journal:
         """
         at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = json.dumps({"at": at, "role": self._role, "event": event, **facts}, default=str)
-        print(line, file=self._out or sys.stderr, flush=True)
+        out = self._out or sys.stderr
+        with _one_line_at_a_time:
+            out.write(line + "\n")  # `print` writes the end of the line by itself: another process could come between
+            out.flush()
