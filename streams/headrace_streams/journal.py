@@ -15,7 +15,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TextIO
 
-
 _one_line_at_a_time = threading.Lock()  # journals of one process share standard error
 
 
