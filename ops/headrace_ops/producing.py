@@ -22,6 +22,8 @@ from headrace_schemas.stores import kafka
 _CHUNK = 5_000
 _FULL_S = 0.05
 
+_BULK_LINGER_MS = 100
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -52,16 +54,26 @@ class EventProducer:
         key: the field whose value routes a record to a partition; by default the event's id. An entity's events may lie in
             several partitions: their order does not matter to its features.
         reports: note in `written` (partition → offset) and `last` where the broker put the events; costs as much as encoding.
+        bulk: few large batches, for events that are only waited for together; brokers and readers pay by the batch.
         settings: further librdkafka settings.
     """
 
     def __init__(
-        self, bootstrap: str, event: hr.Event, *, key: str | None = None, reports: bool = False, **settings: object
+        self,
+        bootstrap: str,
+        event: hr.Event,
+        *,
+        key: str | None = None,
+        reports: bool = False,
+        bulk: bool = False,
+        **settings: object,
     ) -> None:
         self.event = event
         self._bootstrap, self._key = bootstrap, key or event.id
         if self._key is not None and self._key not in event.fields:
             raise NotFound(f"field of event {event.name!r} named", self._key, event.fields)
+        if bulk:
+            settings = {"linger_ms": _BULK_LINGER_MS, **settings}
         self._encode = EventCodec(event).encode
         self._producer = kafka.producer(
             bootstrap,

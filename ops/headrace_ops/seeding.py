@@ -65,7 +65,7 @@ def load_events(loaded: LoadedProject, frames: Mapping[str, pl.DataFrame], house
     began, done = time.monotonic(), 0
     total = sum(frame.height for frame in frames.values())
     for name, frame in frames.items():
-        with EventProducer(loaded.settings.kafka, loaded.project.event(name)) as producer:
+        with EventProducer(loaded.settings.kafka, loaded.project.event(name), bulk=True) as producer:
 
             def advance(what: str, sent: int, of: int, before: int = done) -> None:
                 del what, of

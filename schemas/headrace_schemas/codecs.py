@@ -110,7 +110,7 @@ class EventCodec:
             rejects += broken
         rejects.sort(key=lambda reject: reject.row)
         time_us = frame[self.event.time].to_numpy()
-        return Decoded(frame.with_columns(meta_columns(raw, rows, time_us, self._hashes(frame, raw, rows))), rejects)
+        return Decoded(frame.hstack(meta_columns(raw, rows, time_us, self._hashes(frame, raw, rows))), rejects)
 
     def _hashes(self, frame: pl.DataFrame, raw: RawBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
         if self.event.id is not None:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import bytewax.operators as op
@@ -27,11 +27,14 @@ from headrace_streams.items import Opening, Polled, Stop, Tick
 
 _EPOCH = timedelta(milliseconds=10)
 _BEAT_S = 0.4
+_COOLDOWN = timedelta(milliseconds=2)  # shorter pauses are left to Bytewax, which looks again after one millisecond
 
 
 class Poller(Protocol):
-    """A source of batches: polls without waiting."""
+    """A source of batches: polls without waiting, at most every `pause_ms` while there is nothing."""
 
+    @property
+    def pause_ms(self) -> int: ...
     def poll(self) -> list[Polled]: ...
     def close(self) -> None: ...
 
@@ -134,6 +137,11 @@ class _SourcePart(StatelessSourcePartition[Any]):
         self._parts, self._course = parts, course
         self._opened = self._quiet = self._stopping = False
         self._spoke_at = 0.0
+        self._pause = timedelta(milliseconds=parts.poller.pause_ms)
+        self._silent = False
+
+    def next_awake(self) -> datetime | None:
+        return datetime.now(UTC) + self._pause if self._silent and self._pause > _COOLDOWN else None
 
     def next_batch(self) -> list[Any]:
         if self._course.error is not None or self._stopping:
@@ -143,6 +151,7 @@ class _SourcePart(StatelessSourcePartition[Any]):
         except Exception as error:  # noqa: BLE001  (every error ends the flow and is raised by run_flow)
             self._course.fail(error)
             raise StopIteration from None
+        self._silent = not items
         if items:
             self._spoke_at = time.monotonic()
         return items

@@ -32,6 +32,8 @@ from headrace_streams.journal import Journal
 from headrace_streams.source import Assignment, KafkaSource
 from headrace_streams.starts import TopicFacts, start_positions
 
+_PAUSE_MS = 50  # nobody reads the log within milliseconds, and looking at the broker costs both sides
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -45,7 +47,7 @@ class Pace:
 
     longest_s: float = 2.0
     most_bytes: int = 128 << 20
-    shortest_s: float = 0.5
+    shortest_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +220,7 @@ def run_log_writer(
     topics = {a.topic: TopicStart(a.identity.topic_id, a.identity.partitions, a.starts) for a in assignments}
     box = DeadLetterBox(settings.kafka, settings.namespace, journal)
     decoder = LogDecoder(loaded, {topic: identity.topic_id for topic, identity in identities.items()}, box)
-    source = KafkaSource(settings.kafka, assignments, journal)
+    source = KafkaSource(settings.kafka, assignments, journal, pause_ms=_PAUSE_MS)
     parts = Parts(0, 1, Opening(0, 1, topics), source, decoder.decode, LogSink(tables, journal, pace))
     try:
         run_flow("headrace_log", parts, Course(stop or threading.Event(), alone=True))

@@ -34,8 +34,6 @@ _GONE = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID
                    KafkaError._UNKNOWN_PARTITION})  # fmt: skip
 _SETTINGS: dict[str, object] = {
     "enable_partition_eof": True,
-    # Apache Kafka answers as soon as there is a record; the embedded broker only when this time is over.
-    "fetch_wait_max_ms": 2,
     "fetch_queue_backoff_ms": 2,
     "queued_min_messages": 100_000,
     "queued_max_messages_kbytes": 32_768,  # bounded memory at any lag
@@ -68,6 +66,8 @@ class KafkaSource:
         most: records of one poll.
         watch_s: time between checks of identity.
         outage_s: how long the broker may be away.
+        pause_ms: how long a record may lie unseen: between two looks at a silent source, and how long a broker without records
+            keeps a request open. Apache Kafka answers one as soon as there is a record; the embedded broker when the time is over.
     """
 
     def __init__(
@@ -79,7 +79,9 @@ class KafkaSource:
         most: int = 10_000,
         watch_s: float = 3.0,
         outage_s: float = 60.0,
+        pause_ms: int = 2,
     ) -> None:
+        self.pause_ms = pause_ms
         self._bootstrap, self._journal, self._most = bootstrap, journal, most
         self._reached: dict[tuple[str, int], Watermark] = {}
         for assignment in assignments:
@@ -87,7 +89,7 @@ class KafkaSource:
                 self._reached[assignment.topic, partition] = start
         self._unfinished = set(self._reached)  # partitions whose end has not been seen since their last record
         self._away = self._closed = False
-        self._consumer = consumer(bootstrap, **_SETTINGS)
+        self._consumer = consumer(bootstrap, fetch_wait_max_ms=pause_ms, **_SETTINGS)
         self._consumer.assign([TopicPartition(t, p, mark.next) for (t, p), mark in self._reached.items()])
         known = {assignment.topic: assignment.identity for assignment in assignments}
         self._watch = Watch(bootstrap, known, self.reached, every_s=watch_s, outage_s=outage_s)

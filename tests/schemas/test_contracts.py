@@ -60,6 +60,7 @@ GOOD: dict[str, Any] = {
     "kind": "chip",
     "level": 3,
 }
+LARGE = 1100  # rows that are not looked at as a whole
 CONTRACT = Contract(EVENT, [SPENDING])
 
 
@@ -227,26 +228,35 @@ def keeps_contract(row: dict[str, Any]) -> bool:
 
 WHOLE = st.integers(-(2**63), 2**63 - 1) | st.integers(-5, 5) | st.sampled_from([2**53, 2**53 - 1, -(2**53), 1 - 2**53])
 NUMBER = st.floats() | st.floats(0, 100)
-ROWS = st.fixed_dictionaries(
-    {
-        "id": st.sampled_from(["a", "é" * 512, "é" * 513]),
-        "card": st.none() | st.sampled_from(["c", "x" * 1012, "x" * 1013]),
-        "shop": st.none() | WHOLE,
-        "at": st.integers(ARRIVAL_US, ARRIVAL_US + 301_000_000) | WHOLE,
-        "settled": st.none() | WHOLE,
-        "amount": NUMBER,
-        "tip": st.none() | NUMBER,
-        "n": WHOLE,
-        "units": WHOLE,
-        "kind": st.sampled_from(["chip", "web", "x"]),
-        "level": st.integers(0, 4),
-    }
-)
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "id": st.sampled_from(["a", "é" * 512, "é" * 513]),
+    "card": st.none() | st.sampled_from(["c", "x" * 1012, "x" * 1013]),
+    "shop": st.none() | WHOLE,
+    "at": st.integers(ARRIVAL_US, ARRIVAL_US + 301_000_000) | WHOLE,
+    "settled": st.none() | WHOLE,
+    "amount": NUMBER,
+    "tip": st.none() | NUMBER,
+    "n": WHOLE,
+    "units": WHOLE,
+    "kind": st.sampled_from(["chip", "web", "x"]),
+    "level": st.integers(0, 4),
+}
+ROWS = st.fixed_dictionaries(FIELDS)
+NEARLY_GOOD = st.fixed_dictionaries({}, optional=FIELDS).map(lambda change: {**GOOD, **dict(list(change.items())[:2])})
 
 
 @settings(max_examples=300)
-@given(st.lists(ROWS, max_size=6))
+@given(st.lists(ROWS | NEARLY_GOOD, max_size=6))
 def test_the_vectorised_contract_equals_the_plain_one(rows: list[dict[str, Any]]) -> None:
     keeps, rejects = check(CONTRACT, *rows)
     assert keeps == [keeps_contract(row) for row in rows]
     assert [reject.row for reject in rejects] == [10 * i for i, kept in enumerate(keeps) if not kept]
+
+
+@settings(max_examples=100)
+@given(st.lists(NEARLY_GOOD, max_size=3))
+def test_a_large_batch_is_judged_row_by_row_as_a_small_one_is_as_a_whole(rows: list[dict[str, Any]]) -> None:
+    keeps, rejects = check(CONTRACT, *rows)
+    large_keeps, large_rejects = check(CONTRACT, *rows, *[GOOD] * LARGE)
+    assert large_keeps == keeps + [True] * LARGE
+    assert large_rejects == rejects

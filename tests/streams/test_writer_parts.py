@@ -182,11 +182,11 @@ def test_the_log_commits_at_once_when_idle_and_else_every_two_seconds() -> None:
     now[0] = 0.2
     sink.write([rows(9, 12), Tick()])
     assert len(table.commits) == 1, "a trickle does not make a file for every event"
-    now[0] = 0.6
+    now[0] = 1.1
     sink.write([Tick()])
     assert table.commits[1:] == [{0: (9, 12)}]
     for step in range(20):
-        now[0] = 0.7 + step * 0.2
+        now[0] = 1.2 + step * 0.2
         sink.write([rows(12 + step, 13 + step)])
     assert table.commits[2:] == [{0: (12, 23)}], "busy: when the oldest row is two seconds old"
     sink.write([Stop(0)])

@@ -41,7 +41,8 @@ def command(
     declared = loaded.project.event(event)
     frame = conform(read_file(file), declared, source=str(file))
     topic_identity(loaded.settings.kafka, declared.topic)
-    with progress() as advance, EventProducer(loaded.settings.kafka, declared, key=key) as producer:
+    bulk = rate is None and speed is None
+    with progress() as advance, EventProducer(loaded.settings.kafka, declared, key=key, bulk=bulk) as producer:
         sent = replay(producer, frame, rate=rate, speed=speed, progress=advance)
     show(
         {"event": event, "topic": declared.topic, "events": sent.events, "seconds": sent.seconds},
