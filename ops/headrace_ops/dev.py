@@ -16,6 +16,7 @@ from pathlib import Path
 
 from headrace.errors import NotFound
 from headrace_ops.demo.telling import Narrator
+from headrace_ops.demo.waiting import Commits
 from headrace_ops.examples import History, load_history
 from headrace_ops.house import HOME, House, Run
 from headrace_ops.seeding import load_events, settle, train_model
@@ -72,6 +73,8 @@ def _rise(house: House, narrator: Narrator, *, history: bool, days: float | None
         house.start_service()
         _await_service(house, loaded)
         step.say(house.url)
+    with narrator.step("wait for the feature pipeline"), Commits(loaded, house.check) as commits:
+        commits.await_begun()
     write_env(house, house.run.directory.parent / "env")
     return loaded
 

@@ -75,11 +75,8 @@ def load_events(loaded: LoadedProject, frames: Mapping[str, pl.DataFrame], house
         house.check()
     produced_s = time.monotonic() - began
     ends = {name: kafka.end_offsets(loaded.settings.kafka, loaded.project.event(name).topic) for name in frames}
-    commits = Commits(loaded, house.check)
-    try:
+    with Commits(loaded, house.check) as commits:
         await_all(loaded, ends, commits, check=house.check, progress=lambda so_far, of: tell("commit", so_far, of))
-    finally:
-        commits.close()
     return Loaded(total, produced_s, time.monotonic() - began, ends)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Self
 
 import headrace as hr
 from headrace.errors import ServiceUnavailable
@@ -35,6 +36,12 @@ class Commits:
         self._namespace, self._check = loaded.settings.namespace, check
         self._views = {event.name: loaded.project.views_of(event) for event in loaded.project.events}
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
@@ -43,6 +50,23 @@ class Commits:
         """How many records of an event are missing in the view that is furthest behind."""
         reached = (online.progress(self._client, self._namespace, view) for view in self._views[event.name])
         return max((lag(dict(ends), each) for each in reached), default=0)
+
+    def await_begun(self, *, patience_s: float = 180.0) -> None:
+        """Wait until every view's worker reads: from then on an event is in the features within milliseconds.
+
+        Raises:
+            ServiceUnavailable: they do not within the time; the first start on a machine compiles for some seconds.
+            ProcessError: a child died.
+        """
+        deadline = time.monotonic() + patience_s
+        views = [view for views in self._views.values() for view in views]
+        while not all(online.progress(self._client, self._namespace, view) for view in views):
+            self._check()
+            if time.monotonic() > deadline:
+                raise ServiceUnavailable(
+                    "the feature pipeline", self._namespace, f"it did not begin to read within {patience_s:g} s"
+                )
+            time.sleep(_SLOW_S)
 
     def wait(self, event: hr.Event, ends: Ends, *, patience_s: float = 60.0) -> None:
         """Wait until every view of an event has committed everything below `ends`.
