@@ -6,6 +6,7 @@ What may not live here: decoding (that is the schemas' room), numba.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ import numpy.typing as npt
 from headrace.errors import ContractError
 from headrace.expressions import Columns
 from headrace.layout import FieldFacts, Layout
+
+_Value = TypeVar("_Value", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +46,19 @@ class EventBatch:
     def take(self, rows: npt.NDArray[np.integer] | slice) -> EventBatch:
         """Some rows, in the given order."""
         return EventBatch(
-            time_us=np.ascontiguousarray(self.time_us[rows]),
-            partition=np.ascontiguousarray(self.partition[rows]),
-            offset=np.ascontiguousarray(self.offset[rows]),
-            id_hash=np.ascontiguousarray(self.id_hash[rows]),
-            values=np.ascontiguousarray(self.values[rows]),
-            masks=np.ascontiguousarray(self.masks[rows]),
-            kept=np.ascontiguousarray(self.kept[rows]),
+            time_us=_taken(self.time_us, rows),
+            partition=_taken(self.partition, rows),
+            offset=_taken(self.offset, rows),
+            id_hash=_taken(self.id_hash, rows),
+            values=_taken(self.values, rows),
+            masks=_taken(self.masks, rows),
+            kept=_taken(self.kept, rows),
         )
+
+
+def _taken(column: npt.NDArray[_Value], rows: npt.NDArray[np.integer] | slice) -> npt.NDArray[_Value]:
+    # `take` is up to a third faster than an index.
+    return np.ascontiguousarray(column[rows]) if isinstance(rows, slice) else np.take(column, rows, axis=0)
 
 
 MAX_PARTITION = 0xFFFF

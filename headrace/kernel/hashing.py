@@ -99,29 +99,44 @@ def _group(
     slot: npt.NDArray[np.int32],
     first: npt.NDArray[np.int64],
 ) -> int:
-    """Open addressing over at most half full places; returns how many keys there are."""
-    source, rows = pointer(data), len(hashes)
-    places = 16
-    while places < 2 * rows:
-        places *= 2
-    table = np.full(places, -1, np.int32)
-    count = 0
-    for row in range(rows):
-        place = hashes[row] & (places - 1)
+    """Open addressing over at most half full places; returns how many keys there are.
+
+    The table grows with the keys, not with the rows, and what a probe looks at lies close together: where few keys have many
+    rows, all of it stays in the processor's cache.
+    """
+    source, places, count = pointer(data), 1 << 10, 0
+    table, seen = np.full(places, -1, np.int32), np.empty(places // 2, np.int64)
+    for row in range(len(hashes)):
+        wanted = hashes[row]
+        place = wanted & (places - 1)
         while True:
             known = table[place]
             if known < 0:
                 table[place] = count
-                first[count] = row
-                slot[row] = count
+                first[count], seen[count], slot[row] = row, wanted, count
                 count += 1
                 break
-            other = first[known]
-            if hashes[other] == hashes[row] and _same(source, offsets, other, row):
+            if seen[known] == wanted and _same(source, offsets, first[known], row):
                 slot[row] = known
                 break
             place = (place + 1) & (places - 1)
+        if 2 * count >= places:
+            places *= 4
+            table, seen = _grown(seen[:count], places)
     return count
+
+
+@inner
+def _grown(seen: npt.NDArray[np.int64], places: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """A table of that many places with the keys of these hashes, and room for the hashes of half as many."""
+    table, hashes = np.full(places, -1, np.int32), np.empty(places // 2, np.int64)
+    hashes[: len(seen)] = seen
+    for known in range(len(seen)):
+        place = seen[known] & (places - 1)
+        while table[place] >= 0:
+            place = (place + 1) & (places - 1)
+        table[place] = known
+    return table, hashes
 
 
 @inner

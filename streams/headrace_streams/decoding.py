@@ -22,7 +22,7 @@ from headrace_schemas.codecs import EventCodec, frame_columns
 from headrace_schemas.keys import encode_keys
 from headrace_streams.cache import Packed
 from headrace_streams.dead_letters import DeadLetterBox
-from headrace_streams.folding import take_events, take_keys
+from headrace_streams.folding import take_keys
 from headrace_streams.items import Polled, Slice
 
 
@@ -95,5 +95,5 @@ class Decoder:
         pieces = []
         for shard in range(self._shards):
             rows = np.flatnonzero(lanes % self._shards == shard)
-            pieces.append((shard, Slice(view.place, polled.spans, take_keys(keys, rows), take_events(events, rows))))
+            pieces.append((shard, Slice(view.place, polled.spans, take_keys(keys, rows), events.take(rows))))
         return pieces

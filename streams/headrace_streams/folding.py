@@ -123,7 +123,7 @@ class ViewFolder:
         """Only after a restart: some lanes hold some of these rows already."""
         lanes = self.keys.lanes_of(kernel.hash_keys(keys.data, keys.offsets)) // self._shards
         rows = self.positions.new_rows(lanes, events.partition, events.offset)
-        return take_keys(keys, rows), take_events(events, rows)
+        return take_keys(keys, rows), events.take(rows)
 
     def _missing(self, keys: BatchKeys, numbers: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], list[bytes]]:
         """Place of each absent entity among what will be loaded (0: the empty state), and the commands that load."""
@@ -176,16 +176,3 @@ def take_keys(keys: Packed, rows: npt.NDArray[np.int64]) -> Packed:
     np.cumsum(lengths, out=offsets[1:])
     shift = np.repeat(keys.offsets[rows] - offsets[:-1], lengths)
     return Packed(keys.data[np.arange(offsets[-1]) + shift], offsets)
-
-
-def take_events(events: kernel.EventBatch, rows: npt.NDArray[np.int64]) -> kernel.EventBatch:
-    """Some rows of a batch."""
-    return kernel.EventBatch(
-        time_us=events.time_us[rows],
-        partition=events.partition[rows],
-        offset=events.offset[rows],
-        id_hash=events.id_hash[rows],
-        values=events.values[rows],
-        masks=events.masks[rows],
-        kept=events.kept[rows],
-    )
