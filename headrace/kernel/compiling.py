@@ -57,8 +57,11 @@ def entry(function: F) -> F:
 
 
 @contextmanager
-def compiling_alone() -> Iterator[None]:
-    """Let one process of this user compile at a time: those that wait then load what the first one has cached.
+def compiling_alone(what: str) -> Iterator[None]:
+    """Let one process of this user compile a thing at a time: those that wait then load what the first one has cached.
+
+    Args:
+        what: names the thing; different ones are compiled side by side.
 
     Pipelines are started together; without this each would spend the same seconds on the same code. Where there are no file
     locks, or no place for one, they do.
@@ -67,7 +70,7 @@ def compiling_alone() -> Iterator[None]:
         with contextlib.suppress(ImportError, OSError):
             import fcntl
 
-            path = Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}.lock"
+            path = Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}-{what}.lock"
             file = held.enter_context(path.open("a"))
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -181,8 +181,12 @@ def canonical(layout: Layout, state: bytes) -> bytes:
     return bytes(data.tobytes())
 
 
-def warm() -> None:
-    """Compile or load everything once, so that the first request does not wait for it: seconds the first time on a machine."""
+def warm(*, folding_only: bool = False) -> None:
+    """Compile or load everything once, so that the first request does not wait for it: seconds the first time on a machine.
+
+    Args:
+        folding_only: only what the feature pipeline needs.
+    """
     from headrace.entities import Entity
     from headrace.events import Event
     from headrace.features import count
@@ -194,13 +198,16 @@ def warm() -> None:
     entity = Entity("key", keys={"key": string()})
     layout = Layout.of(FeatureView("warm", entity=entity, event=event, features={"n": count().over("1h")}))
     one, slot = np.zeros(1, np.int64), np.zeros(1, np.int32)
-    with compiling_alone():
-        batch = prepare(layout, {"at": one}, partition=slot, offset=one, id_hash=one.view(np.uint64))
+    batch = prepare(layout, {"at": one}, partition=slot, offset=one, id_hash=one.view(np.uint64))
+    with compiling_alone("folding"):
         states = update(layout, States.empty(1), batch, slot).states
+        group_keys(np.zeros(1, np.uint8), np.array([0, 1]))
+    if folding_only:
+        return
+    with compiling_alone("reading"):
         read(layout, states, one)
         canonical(layout, states[0])
         sweep(layout, batch, one, None, slot, slot.astype(np.uint8), one)
-        group_keys(np.zeros(1, np.uint8), np.array([0, 1]))
 
 
 def _working_area(layout: Layout) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:

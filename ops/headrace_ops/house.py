@@ -79,7 +79,7 @@ class House:
         self.root, self.run = root, run
         self._stack = EmbeddedStack(run.directory / "stack")
         self._children: dict[str, Child] = {}
-        self._compiler: Child | None = None
+        self._compilers: list[Child] = []
         self._follower: threading.Thread | None = None
         self._stopped = threading.Event()
         self._failure: str | None = None
@@ -123,23 +123,23 @@ class House:
     def start_pipelines(self) -> None:
         """Start the log writer at once, and the feature pipeline as soon as the kernel is compiled.
 
-        The first use of an installation compiles for some seconds and keeps the result. It happens in one program of its own:
-        two that compile at once would take twice as long on a small machine.
+        The first use of an installation compiles for some seconds and keeps the result. It happens in programs of its own, what
+        is needed first before the rest: on a small machine, programs that compile side by side only delay each other.
         """
         self._start_role("log")
-        log = self.run.directory / "logs" / "compile.log"
-        compiler = spawn_module("compile", "headrace_ops.warming", log=log)
+        folding = self._compile("folding")
+        self._compile("cache")
 
         def follow() -> None:
             try:
-                if compiler.wait() == 0 and not self._stopped.is_set():
+                if folding.wait() == 0 and not self._stopped.is_set():
                     self._start_role("stream")
+                    self._compile("reading")
                 else:
-                    self._failure = f"compile: the kernel must compile, but it did not; see {log}"
+                    self._failure = f"compile: the kernel must compile, but it did not; see {folding.log}"
             except HeadraceError as error:
                 self._failure = str(error)
 
-        self._compiler = compiler
         self._follower = threading.Thread(target=follow, name="headrace-pipelines", daemon=True)
         self._follower.start()
 
@@ -168,14 +168,23 @@ class House:
     def stop(self) -> None:
         """Stop all children, the last started first."""
         self._stopped.set()
-        if self._compiler is not None and self._follower is not None:
-            self._compiler.kill()
+        if self._follower is not None:
+            for compiler in self._compilers:
+                compiler.kill()
             self._follower.join()
+            for compiler in self._compilers:  # one may have been started meanwhile
+                compiler.kill()
         for child in reversed(list(self._children.values())):
             with contextlib.suppress(HeadraceError):
                 child.stop()
         self._children.clear()
         self._stack.stop()
+
+    def _compile(self, part: str) -> Child:
+        log = self.run.directory / "logs" / f"compile-{part}.log"
+        compiler = spawn_module(f"compile {part}", "headrace_ops.warming", [part], log=log)
+        self._compilers.append(compiler)
+        return compiler
 
     def _start_role(self, role: str) -> None:
         self._start(role, "headrace_streams", ("--project", str(self.root), "--role", role, "--supervise"))

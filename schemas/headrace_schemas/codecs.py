@@ -69,7 +69,7 @@ class EventCodec:
         """Compile or load what decoding needs, which the first batch would wait for: seconds, the first time on a machine."""
         from headrace.kernel.compiling import compiling_alone
 
-        with compiling_alone():
+        with compiling_alone("decoding"):
             self._decoder.decode([])
 
     def encode(self, record: Mapping[str, object]) -> bytes:

@@ -230,6 +230,30 @@ class StateCache:
         )  # fmt: skip
 
 
+def warm() -> None:
+    """Compile or load everything once, so that the first batch does not wait for it: seconds the first time on a machine."""
+    from headrace.kernel.compiling import compiling_alone
+
+    with compiling_alone("cache"):
+        cache = StateCache(1 << 12)
+        key = Packed(np.zeros(1, np.uint8), np.array([0, 1]))
+        read_only = np.frombuffer(b"\0", np.uint8)  # as the keys of a batch are: it is another type to the compiler
+        keys = BatchKeys(np.zeros(1, np.uint64), np.zeros(1, np.int64), read_only, key.offsets)
+        absent, none, marked = np.full(1, -1, np.int32), np.zeros(1, np.int32), np.ones(1, np.bool_)
+        for _ in range(2):  # the first time the entity is new, the second time it is found
+            states = cache.gather(cache.find(keys), Packed(key.data, np.zeros(2, np.int64)), none)
+            cache.store(keys, absent if not len(cache) else cache.find(keys), states, marked)
+        numbers, lanes = cache.dirty_by_lane(1)
+        prefix_bytes, heads = np.ones(1, np.int64), key
+        ends = cache.cut(numbers, lanes, prefix_bytes, 1, 1)
+        bounds = cache.commit_bounds(numbers, lanes, prefix_bytes, ends, heads.offsets)
+        cache.pack_commits(numbers, lanes, key, ends, heads, np.empty(int(bounds[-1]), np.uint8))
+        cache.depart(numbers)
+        cache.settle()
+        cache._make_room(1, numbers)
+        pack_names(keys, keys.first, lanes, key)
+
+
 def pack_names(keys: BatchKeys, rows: _I64, lanes: _I32, prefixes: Packed) -> bytes:
     """The Redis keys of rows' entities as a command's arguments.
 

@@ -89,6 +89,17 @@ class ViewFolder:
         for lane, record in zip(self.positions.lanes, records, strict=True):
             self._complete[lane] = not record.head
 
+    def summary(self) -> dict[str, object]:
+        """What became of the rows since the start, for the journal; a row that a restart brings again is counted again."""
+        return {
+            "view": self.view.name,
+            "rows": self.rows,
+            "too_late": int(self.counts[kernel.TOO_LATE]),
+            "duplicates": int(self.counts[kernel.DUPLICATE]),
+            "entities_cached": len(self.cache),
+            "entities_evicted": self.cache.evicted,
+        }
+
     def open(self, topic: TopicStart) -> None:
         """A source begins; see `Positions.open`."""
         self.positions.open(topic.topic_id, topic.partitions, self._records, topic.starts)

@@ -13,6 +13,7 @@ from headrace import kernel
 from headrace_schemas.keys import ViewKeys
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.stores.resp import Address
+from headrace_streams import cache
 from headrace_streams.dead_letters import DeadLetterBox
 from headrace_streams.decoding import Decoder
 from headrace_streams.errors import STOPPED
@@ -76,7 +77,9 @@ def run_stream(
     """
     options, journal = options or StreamOptions(), journal or Journal("stream")
     workers = max(len(addresses), 1)
-    kernel.warm()  # before the lanes are claimed: the first time on a machine takes longer than an owner may be silent
+    # Before the lanes are claimed: the first time on a machine takes longer than an owner may be silent.
+    kernel.warm(folding_only=True)
+    cache.warm()
     prepared = prepare_stream(loaded, worker, workers)
     journal.note(
         "starting", worker=worker, workers=workers, views=[view.name for view in prepared.views],

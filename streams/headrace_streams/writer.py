@@ -126,6 +126,8 @@ class ShardWriter:
             self.drain()
             lanes = [folder.keys.lane_key(lane) for folder in self._folders for lane in folder.positions.lanes]
             release(self._session, lanes, self._token)
+            for folder in self._folders:
+                self._journal.note("folded", shard=self._shard, **folder.summary())
             self._journal.note("released", shard=self._shard, lanes=len(lanes))
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ A copy, because its topics get names of their own: tests share a broker. The def
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import sys
@@ -227,6 +228,13 @@ def entity_keys(view: hr.FeatureView, produced: Iterable[Produced]) -> list[tupl
     return sorted(
         {tuple(row[field] for field in view.key_fields) for name, _, row in produced if name == view.event.name}
     )
+
+
+def journal(rig: Rig, role: str, event: str) -> list[dict[str, Any]]:
+    """The lines that a pipeline of the rig wrote about one thing that happens."""
+    lines = (rig.directory / f"{role}.log").read_text().splitlines()
+    notes = [json.loads(line) for line in lines if line.startswith("{")]
+    return [note for note in notes if note.get("event") == event]
 
 
 def timestamps(event: hr.Event) -> list[str]:

@@ -10,22 +10,17 @@ so at a checkpoint the online store must hold, bit for bit, what the event-time 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pytest
 
 import headrace as hr
-from headrace import kernel
-from headrace.layout import Layout
 from headrace.oracle import naive
-from headrace_schemas.keys import encode_key
 from headrace_schemas.stores.log import event_log
-from headrace_training.datasets import features_for_spine
-from tests.parity.flights import Produced, Rig, entity_keys, records
+from tests.parity.comparing import Observed, compare_with_dataset, read_store
+from tests.parity.flights import Rig, entity_keys, journal, records
 from tests.services import Services
 
 JANUARY = 1_356_998_400_000_000
@@ -33,16 +28,6 @@ DAY = 86_400_000_000
 CHECKPOINTS = 150
 EVERY_US = 365 * DAY // CHECKPOINTS
 SMALL_CACHE_KB = "64"  # far below what the entities need, so states are evicted and read again
-
-
-@dataclass(slots=True)
-class Observed:
-    """What the online store answered: per view the spine (keys and times) and the values."""
-
-    keys: list[tuple[str | int, ...]] = field(default_factory=list)
-    at_us: list[int] = field(default_factory=list)
-    values: list[npt.NDArray[np.float64]] = field(default_factory=list)
-    forms: set[str] = field(default_factory=set)
 
 
 @pytest.mark.timeout(500)
@@ -58,7 +43,7 @@ def test_stream_equals_dataset_equals_oracle(shared_services: Services, tmp_path
             rig.produce(span)
             rig.wait_committed(alive=worker)
             for view in rig.project.views:
-                read_store(rig, view, span, at_us, observed[view.name])
+                read_store(rig, view, entity_keys(view, span), at_us, observed[view.name])
         rig.wait_logged()
         report = [compare_with_dataset(rig, view, observed[view.name]) for view in rig.project.views]
         compared, present = (sum(counts) for counts in zip(*report, strict=True))
@@ -71,48 +56,10 @@ def test_stream_equals_dataset_equals_oracle(shared_services: Services, tmp_path
         against_oracle = compare_with_oracle(rig, observed)
         print(f"stream = oracle on {shared_services.name}: {against_oracle:,} values")
         assert against_oracle >= 50_000
-
-
-def read_store(rig: Rig, view: hr.FeatureView, span: list[Produced], at_us: int, observed: Observed) -> None:
-    """Read the entities that the span touched."""
-    keys = entity_keys(view, span)
-    states = rig.reader.states(view, [encode_key(key) for key in keys])
-    observed.keys += keys
-    observed.at_us += [at_us] * len(keys)
-    observed.values.append(kernel.read(Layout.of(view), states, np.full(len(keys), at_us, np.int64)))
-    observed.forms |= {kernel.header(states[i]).form for i in range(0, len(keys), 7) if states[i]}
-
-
-def compare_with_dataset(rig: Rig, view: hr.FeatureView, observed: Observed) -> tuple[int, int]:
-    """Compare bit for bit; returns values compared, and those of them that are not an empty window's."""
-    columns = list(zip(*observed.keys, strict=True))
-    spine = pl.DataFrame(
-        {
-            **{key: list(column) for key, column in zip(view.entity.keys, columns, strict=True)},
-            "at": observed.at_us,
-        }
-    )
-    dataset = features_for_spine(rig.loaded, [view], spine)
-    swept = np.ascontiguousarray(dataset.frame.select(f"{view.name}__{name}" for name in view.feature_names).to_numpy())
-    streamed = np.concatenate(observed.values)
-    assert swept.shape == streamed.shape
-    differing = swept.view(np.int64) != streamed.view(np.int64)
-    assert not differing.any(), first_difference(view, observed, swept, streamed, differing)
-    return streamed.size, int(np.count_nonzero(~np.isnan(streamed) & (streamed != 0)))
-
-
-def first_difference(
-    view: hr.FeatureView,
-    observed: Observed,
-    expected: npt.NDArray[np.float64],
-    got: npt.NDArray[np.float64],
-    differing: npt.NDArray[np.bool_],
-) -> str:
-    row, column = (int(index[0]) for index in np.nonzero(differing))
-    return (
-        f"{np.count_nonzero(differing)} of {got.size} values of {view.name} differ; the first: {observed.keys[row]} at "
-        f"{observed.at_us[row]}, {view.feature_names[column]}: expected {expected[row, column]!r}, got {got[row, column]!r}"
-    )
+        worker.stop()
+        evicted = {note["view"]: note["entities_evicted"] for note in journal(rig, "stream", "folded")}
+        print(f"evicted from the cache, and read again: {evicted}")
+        assert sum(evicted.values()) >= 1_000
 
 
 def compare_with_oracle(rig: Rig, observed: dict[str, Observed]) -> int:
