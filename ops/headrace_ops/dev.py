@@ -16,11 +16,11 @@ from pathlib import Path
 
 from headrace.errors import NotFound
 from headrace_ops.demo.telling import Narrator
-from headrace_ops.demo.waiting import Commits
 from headrace_ops.examples import History, load_history
 from headrace_ops.house import HOME, House, Run
 from headrace_ops.seeding import load_events, settle, train_model
 from headrace_ops.service import Service
+from headrace_ops.waiting import Commits
 from headrace_schemas.loading import LoadedProject, load_project
 from headrace_schemas.stores.registry import Registry
 

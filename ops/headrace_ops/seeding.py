@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 import headrace as hr
-from headrace_ops.demo.waiting import Commits, await_all
 from headrace_ops.house import House
 from headrace_ops.plans import apply, plan
 from headrace_ops.producing import EventProducer, replay
+from headrace_ops.waiting import Commits, await_all
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.stores import kafka
 

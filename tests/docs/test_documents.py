@@ -56,7 +56,7 @@ def test_the_first_view_works_as_written(shell: Shell) -> None:
     assert re.search(r"dear_share\s+0\.5\b", printed), printed
     later = shell.run("headrace features customer_orders customer=ada --at 2026-01-05T10:15:00Z --json")
     assert json.loads(later)["features"]["orders_10m"] == 0
-    shell.run("headrace produce orders orders.ndjson && sleep 5")
+    shell.run("headrace produce orders orders.ndjson --wait 30")
     again = shell.run("headrace features customer_orders customer=ada --at 2026-01-05T10:05:00Z --json")
     assert json.loads(again)["features"] == {"orders_10m": 2, "orders_1h": 2, "amount_1h": 100, "dear_share": 0.5}
 

@@ -211,6 +211,20 @@ def test_produce_sends_each_row_once_in_the_events_format(services: Services, sh
     assert sorted((value["id"], value["customer"], value["amount"]) for value in values) == [("a", 7, 1.5), ("b", 8, 2)]
 
 
+def test_produce_that_waits_says_so_when_nothing_folds_and_keeps_the_events(
+    services: Services, shop: Path, prefix: str
+) -> None:
+    env = at(services, prefix)
+    run("apply", "-p", str(shop), env=env)
+    file = shop / "orders.csv"
+    file.write_text("id,at,customer,amount\na,2026-01-05T10:00:00Z,7,1.5\n", encoding="utf-8")
+    result = run("produce", "orders", str(file), "-p", str(shop), "--wait", "0.2", env=env)
+    assert result.exit_code == 3
+    assert f"1 events of {prefix}orders uncommitted after 0.2 s" in told(result)
+    found = json.loads(run("status", "-p", str(shop), "--json", env=env).stdout)
+    assert [view["events"] for view in found["views"]] == [1]
+
+
 def test_produce_to_a_topic_that_is_not_there_is_refused(services: Services, shop: Path, prefix: str) -> None:
     file = shop / "orders.csv"
     file.write_text("id,at,customer,amount\na,2026-01-05T10:00:00Z,7,1.5\n", encoding="utf-8")

@@ -21,9 +21,9 @@ import polars as pl
 
 import headrace as hr
 from headrace.fields import FieldType
-from headrace_ops.demo.waiting import Commits, ends_of
 from headrace_ops.producing import EventProducer
 from headrace_ops.service import Service
+from headrace_ops.waiting import Commits, ends_of
 from headrace_schemas.keys import encode_key
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.stores import online

@@ -21,11 +21,11 @@ import headrace as hr
 from headrace.errors import ConfigError, ServiceUnavailable
 from headrace_ops.demo.live import MINUTE_US, Played, Player
 from headrace_ops.demo.telling import Narrator
-from headrace_ops.demo.waiting import Commits, await_all
 from headrace_ops.examples import History, load_history
 from headrace_ops.house import House, Run
 from headrace_ops.seeding import Loaded, load_events, settle, train_model
 from headrace_ops.service import Service
+from headrace_ops.waiting import Commits, await_all
 from headrace_schemas.dead_letters import dead_letter_topic
 from headrace_schemas.loading import LoadedProject, load_project
 from headrace_schemas.predictions import prediction_topic
