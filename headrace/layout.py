@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from headrace.features import Aggregate
     from headrace.views import FeatureView
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
 """The version of the state bytes; the first byte of every state."""
 
 RAW_LIMIT: Final = 32

@@ -37,34 +37,33 @@ if TYPE_CHECKING:
 P_FINGERPRINT: Final = 0
 P_TOLERANCE_US: Final = 1
 P_DEDUPE: Final = 2
-P_SPAN_US: Final = 3  # nothing older than newest - span can be seen by an admissible read; 0: everything can (lifetime)
-P_RAW_LIMIT: Final = 4
-P_N_FIELDS: Final = 5
-P_FIELDS: Final = 6
-P_N_INPUTS: Final = 7
-P_INPUTS: Final = 8
-P_N_SECTIONS: Final = 9
-P_SECTIONS: Final = 10
-P_CELLS: Final = 11
-P_ACCUMULATORS: Final = 12
-P_N_WINDOWS: Final = 13
-P_WINDOWS: Final = 14
-P_READS: Final = 15
-P_N_CODE: Final = 16
-P_CODE: Final = 17
-P_FINALS: Final = 18
-P_WORK_SIZE: Final = 19
-P_BUFFER_BYTES: Final = 20
-P_WORK_CELLS: Final = 21  # offsets into the working array
-P_WORK_FIELDS: Final = 22
-P_WORK_INPUTS: Final = 23
-P_WORK_REGISTERS: Final = 24
-P_WORK_STACK: Final = 25
-P_RAW_FLAGS: Final = 26  # global index of the first cell of validity bits of a raw row
-P_RAW_ORDER: Final = 27  # global index of the partition cell of a raw row; offset follows; -1: not kept
-P_N_FEATURES: Final = 28
-P_RAW_FLAGS_END: Final = 29
-P_SIZE: Final = 30
+P_RAW_LIMIT: Final = 3
+P_N_FIELDS: Final = 4
+P_FIELDS: Final = 5
+P_N_INPUTS: Final = 6
+P_INPUTS: Final = 7
+P_N_SECTIONS: Final = 8
+P_SECTIONS: Final = 9
+P_CELLS: Final = 10
+P_ACCUMULATORS: Final = 11
+P_N_WINDOWS: Final = 12
+P_WINDOWS: Final = 13
+P_READS: Final = 14
+P_N_CODE: Final = 15
+P_CODE: Final = 16
+P_FINALS: Final = 17
+P_WORK_SIZE: Final = 18
+P_BUFFER_BYTES: Final = 19
+P_WORK_CELLS: Final = 20  # offsets into the working array
+P_WORK_FIELDS: Final = 21
+P_WORK_INPUTS: Final = 22
+P_WORK_REGISTERS: Final = 23
+P_WORK_STACK: Final = 24
+P_RAW_FLAGS: Final = 25  # global index of the first cell of validity bits of a raw row
+P_RAW_ORDER: Final = 26  # global index of the partition cell of a raw row; offset follows; -1: not kept
+P_N_FEATURES: Final = 27
+P_RAW_FLAGS_END: Final = 28
+P_SIZE: Final = 29
 
 F_SCALE: Final = 0
 F_RAW_CELL: Final = 1  # -1: no windowed accumulator needs it
@@ -151,6 +150,7 @@ W_TIME_US: Final = 3
 W_PARTITION: Final = 4
 W_OFFSET: Final = 5
 W_ID: Final = 6
+W_PARTITION_ROW: Final = 7  # of the event's partition
 W_SECTIONS: Final = 8
 
 M_POSITION: Final = 0  # of the first row
@@ -177,8 +177,17 @@ G_SIZE: Final = 3
 FORM_RAW: Final = 0
 FORM_TILES: Final = 1
 
+# What loading a state, or including an event, finds.
+OK: Final = 0
+BAD_LENGTH: Final = 1
+BAD_VERSION: Final = 2
+BAD_FINGERPRINT: Final = 3
+BAD_CONTENT: Final = 4
+
 FLAG_BITS: Final = 32  # validity bits in one cell of a raw row
 MAX_PARTITIONS: Final = 4096
+MAX_IDS: Final = 0xFFFF  # in one state, over all partitions
+ID_BYTES: Final = 8
 SLACK_BYTES: Final = 16
 """Every buffer that the kernel reads ends with this many spare bytes: a cell is read by one load of 8 or 16 bytes."""
 
@@ -223,9 +232,11 @@ class _Encoder:
     area: int = 0
 
     def encode(self) -> npt.NDArray[np.int64]:
-        self._section(0, 0, MAX_PARTITIONS, index_bytes=2, kinds=[(KIND_UNSIGNED, 1)], count_bytes=2, spare=1)
-        id_bytes = 8 + (8 if self._span_us() == 0 else bytes_for(self._span_us()))
-        self._section(0, 0, max(1, self.view.dedupe), index_bytes=id_bytes, kinds=[], count_bytes=2, spare=2)
+        # offset, and how many of the ids are this partition's
+        kinds = [(KIND_UNSIGNED, 1)] * (2 if self.view.dedupe else 1)
+        self._section(0, 0, MAX_PARTITIONS, index_bytes=2, kinds=kinds, count_bytes=2, spare=1)
+        ids = max(1, min(MAX_IDS, self.view.dedupe * MAX_PARTITIONS))
+        self._section(0, 0, ids, index_bytes=ID_BYTES, kinds=[], count_bytes=2, spare=1)
         self._slots(0, 0, 1, 0, self.plan.lifetime)
         raw_flags, raw_order, fields, inputs = self._raw()
         for level in self.plan.levels:
@@ -246,7 +257,7 @@ class _Encoder:
         }
         head = [0] * P_SIZE
         head[P_FINGERPRINT], head[P_TOLERANCE_US] = self.fingerprint, self.view.tolerance_us
-        head[P_DEDUPE], head[P_SPAN_US] = self.view.dedupe, self._span_us()
+        head[P_DEDUPE] = self.view.dedupe
         head[P_RAW_LIMIT] = RAW_LIMIT if self.plan.levels else 0
         head[P_RAW_FLAGS], head[P_RAW_ORDER] = raw_flags, raw_order
         head[P_RAW_FLAGS_END] = raw_flags + -(-sum(item[I_RAW_BIT] >= 0 for item in inputs) // FLAG_BITS)
@@ -268,11 +279,6 @@ class _Encoder:
         head[P_WORK_STACK] = head[P_WORK_REGISTERS] + reader.registers * G_SIZE
         head[P_WORK_SIZE] = head[P_WORK_STACK] + reader.depth
         head[P_BUFFER_BYTES] = self.area + SLACK_BYTES
-
-    def _span_us(self) -> int:
-        if self.plan.lifetime:
-            return 0
-        return max(level.window_us + level.tile_us for level in self.plan.levels) + self.view.tolerance_us
 
     def _raw(self) -> tuple[int, int, list[list[int]], list[list[int]]]:
         """The section of retained events, and for each field and input where a raw row holds it."""

@@ -134,15 +134,15 @@ def _offsets(state: bytes) -> tuple[tuple[int, int], ...]:
     if count == 0:
         return ()
     position = HEADER.size + _PARTITIONS.size
-    width = state[position] & 15 if position < len(state) else 0
-    stride = _PARTITIONS.size + width
+    width, ids_width = (state[position] & 15, state[position] >> 4) if position < len(state) else (0, 0)
+    stride = _PARTITIONS.size + width + ids_width
     rows = state[position + 1 : position + 1 + count * stride]
     if not 1 <= width <= 8 or len(rows) != count * stride:
         raise CodecError("state", f"its list of {count} partitions is cut off or has no valid width")
     return tuple(
         (
             int.from_bytes(rows[at : at + _PARTITIONS.size], "little"),
-            int.from_bytes(rows[at + _PARTITIONS.size : at + stride], "little"),
+            int.from_bytes(rows[at + _PARTITIONS.size : at + _PARTITIONS.size + width], "little"),
         )
         for at in range(0, len(rows), stride)
     )

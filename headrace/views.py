@@ -56,7 +56,8 @@ class FeatureView(Definition):
         where: a filter: other events leave no trace in the view.
         tile: one tile for all windows ("10s"), or tiles of some windows ({"1h": "1m"}); else at most a 48th of each window.
         tolerance: how far before an entity's newest event a read may still be asked for and be exact.
-        dedupe: how many recent event ids each entity remembers, so that repeated events count once; 0 switches it off.
+        dedupe: how many recent event ids each entity remembers of each partition, so that repeated events count once; 0
+            switches it off.
         lanes: into how many shares its entities are divided; fixed when the view is created.
         version: raise it to compute the view anew beside the old one.
         description: for people.

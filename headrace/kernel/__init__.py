@@ -4,6 +4,7 @@
     update    states, events               -> new states                      (stream)
     read      states, moments              -> features                        (serving)
     sweep     events and moments in order  -> features                        (training)
+    repeats   events                       -> which of them `update` skips    (training)
 
 Importing this package loads numba; `import headrace` does not. What may not live here: I/O, clocks, definitions.
 """
@@ -23,6 +24,7 @@ from headrace.kernel.operations import (
     Updated,
     canonical,
     read,
+    repeats,
     sweep,
     update,
     warm,
@@ -53,6 +55,7 @@ __all__ = [
     "headers",
     "prepare",
     "read",
+    "repeats",
     "sweep",
     "update",
     "warm",

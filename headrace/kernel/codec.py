@@ -1,14 +1,14 @@
 """States in bytes: loading one into the working area (or reading it where it lies), and writing it back.
 
     offset  size
-         0     1   version of this codec (1)
+         0     1   version of this codec (2)
          1     1   form: 0 raw events, 1 tiles
          2     6   the first 48 bits of the view's layout fingerprint
          8     8   newest event time, microseconds
         16         sections: partitions, ids (if the view dedupes), lifetime (if the view has any), then either the raw events
                    or one section for each level; see `sections.py`
 
-A row of the partitions is (partition, included offset), of the ids (event time, 8 bytes of id), of the raw events (event time,
+A row of the partitions is (partition, included offset[, number of ids]), of the ids 8 bytes of id, of the raw events (event time,
 validity bits, [partition, offset,] values). What may not live here: what happens to a state.
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Final
 
 from headrace.kernel.compiling import inner, outlined
+from headrace.kernel.identity import has_all_ids
 from headrace.kernel.memory import load, move, store
 from headrace.kernel.numbers import get_unsigned, put
 from headrace.kernel.sections import (
@@ -29,6 +30,10 @@ from headrace.kernel.sections import (
 )
 from headrace.layout import STATE_VERSION
 from headrace.program import (
+    BAD_CONTENT,
+    BAD_FINGERPRINT,
+    BAD_LENGTH,
+    BAD_VERSION,
     C_KIND,
     D_BYTES,
     D_FLOAT,
@@ -44,6 +49,7 @@ from headrace.program import (
     M_ROWS,
     M_STRIDE,
     M_TOP,
+    OK,
     P_DEDUPE,
     P_FINGERPRINT,
     P_N_SECTIONS,
@@ -65,12 +71,6 @@ from headrace.program import (
 HEADER_BYTES: Final = 16
 _FLOAT_CODE: Final = 9  # the four bits that say: a value column of float64
 _WIDEST_CODE: Final = 15  # ... and: a signed column of 16 bytes
-
-OK: Final = 0
-BAD_LENGTH: Final = 1
-BAD_VERSION: Final = 2
-BAD_FINGERPRINT: Final = 3
-BAD_CONTENT: Final = 4
 
 
 @outlined
@@ -138,6 +138,8 @@ def load_state(
         if section >= LEVELS:
             tile_us = program[section_facts(program, section) + S_TILE_US]
             work[section_state(section) + M_TOP] = work[W_NEWEST_US] // tile_us
+    if not has_all_ids(program, work, source if in_place else buffer):
+        return BAD_CONTENT
     return OK if position == end else BAD_LENGTH
 
 

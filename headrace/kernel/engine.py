@@ -10,11 +10,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from headrace.kernel.codec import OK, load_state, reset, state_bytes, write_state
+from headrace.kernel.codec import load_state, reset, state_bytes, write_state
 from headrace.kernel.compiling import entry, inner
 from headrace.kernel.event import set_event
-from headrace.kernel.folding import FILTERED, SKIPPED_OFFSET, fold
-from headrace.kernel.identity import include_offset, included_offset, is_known
+from headrace.kernel.folding import DUPLICATE, FILTERED, SKIPPED_OFFSET, fold
+from headrace.kernel.identity import include_offset, included_offset, is_known, recognize
 from headrace.kernel.memory import item, move, pointer
 from headrace.kernel.raw import spill
 from headrace.kernel.reading import read_state
@@ -26,6 +26,7 @@ from headrace.program import (
     M_POSITION,
     M_ROWS,
     M_STRIDE,
+    OK,
     P_DEDUPE,
     P_N_FEATURES,
     P_N_SECTIONS,
@@ -33,6 +34,7 @@ from headrace.program import (
     SLACK_BYTES,
     W_EXISTS,
     W_FORM,
+    W_ID,
     W_NEWEST_US,
 )
 
@@ -84,8 +86,9 @@ def _fold_own(
     masks: list[int],
 ) -> None:
     """Fold a request's own event: after every other of its time, unless it has already come through the stream."""
-    set_event(program, work, time_us, OWN_PARTITION, OWN_OFFSET, identity, values, masks)
-    fold(program, work, buffer)
+    if not is_known(program, work, buffer, identity):
+        set_event(program, work, time_us, OWN_PARTITION, OWN_OFFSET, identity, values, masks)
+        fold(program, work, buffer)
 
 
 @entry
@@ -139,7 +142,10 @@ def update_states(
                     item(values, event * fields),
                     item(masks, event * filters),
                 )
-                status[event] = fold(program, work, buffer)
+                if recognize(program, work, buffer):
+                    status[event] = DUPLICATE
+                else:
+                    status[event] = fold(program, work, buffer)
                 dirty[s] = 1
         if dirty[s] == 0:
             size = offsets[s + 1] - offsets[s]
@@ -238,7 +244,7 @@ def sweep_steps(
     values, masks = pointer(value_array), pointer(mask_array)
     own_values, own_masks = pointer(own_value_array), pointer(own_mask_array)
     fields, filters = value_array.shape[1], mask_array.shape[1]
-    n_features = program[P_N_FEATURES]
+    n_features, deduping = program[P_N_FEATURES], program[P_DEDUPE] > 0
     for step in range(len(step_slot)):
         if step == 0 or step_slot[step] != step_slot[step - 1]:
             reset(program, work)
@@ -255,8 +261,10 @@ def sweep_steps(
                     item(values, i * fields),
                     item(masks, i * filters),
                 )
+                if deduping and include_offset(program, work, buffer, int(partition[i]), offset[i]) == OK:
+                    recognize(program, work, buffer)
                 fold(program, work, buffer)
-        elif own and own_kept[i] != 0 and not _is_included(program, work, buffer, own_identity[i]):
+        elif own and own_kept[i] != 0 and not is_known(program, work, buffer, own_identity[i]):
             _copy_state(program, work, buffer, own_work, own_buffer)
             _fold_own(
                 program,
@@ -272,9 +280,31 @@ def sweep_steps(
             read_state(program, work, buffer, at_us[i], target, i * n_features)
 
 
-@inner
-def _is_included(program: list[int], work: list[int], buffer: int, identity: int) -> bool:
-    return program[P_DEDUPE] > 0 and is_known(program, work, buffer, identity)
+@entry
+def mark_repeats(
+    program_array: I64,
+    work_array: I64,
+    buffer_array: U8,
+    order: I64,
+    slot: I32,
+    partition: I32,
+    identity: I64,
+    kept: U8,
+    repeated: U8,
+) -> None:
+    """Mark the events that `update_states` would call repeats; `order` goes through slots, their partitions and offsets."""
+    program, work, buffer = pointer(program_array), pointer(work_array), pointer(buffer_array)
+    reset(program, work)
+    last = -1
+    for i in order:
+        if kept[i] == 0:
+            continue
+        if last < 0 or slot[i] != slot[last] or partition[i] != partition[last]:
+            reset(program, work)
+        last = i
+        work[W_ID] = identity[i]
+        include_offset(program, work, buffer, int(partition[i]), 0)
+        repeated[i] = recognize(program, work, buffer)
 
 
 @entry

@@ -1,11 +1,11 @@
 """Folding one event into a loaded state.
 
-    seen before (its id is among the entity's newest)?      leave no trace
-    newer than everything?                                  the horizon moves: drop what no admissible read can see
-    remember its id, fold it into the lifetime, and either keep the event itself (raw form) or fold it into one tile per level
+    newer than everything?      the horizon moves: drop what no admissible read can see
+    fold it into the lifetime, and either keep the event itself (raw form) or fold it into one tile per level
 
 After any permutation of the same events the state means the same, because each step is a function of the set: the newest time
-is a maximum, ids and raw events are the newest ones, accumulators are exact. What may not live here: batches (`engine.py`).
+is a maximum, raw events are the newest ones, accumulators are exact. What may not live here: batches (`engine.py`), and
+whether the event is a repeat (`identity.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Final
 
 from headrace.kernel.compiling import outlined
-from headrace.kernel.identity import expire_ids, is_known, remember
 from headrace.kernel.raw import retain
 from headrace.kernel.retention import expire_raw, expire_tiles, horizon
 from headrace.kernel.sections import insert_row, section_facts, section_state
@@ -25,14 +24,12 @@ from headrace.program import (
     LIFETIME,
     M_ROWS,
     M_TOP,
-    P_DEDUPE,
     P_N_SECTIONS,
     P_RAW_LIMIT,
     S_N_CELLS,
     S_TILE_US,
     W_EXISTS,
     W_FORM,
-    W_ID,
     W_NEWEST_US,
     W_TIME_US,
 )
@@ -46,12 +43,9 @@ FILTERED: Final = 4
 
 @outlined
 def fold(program: list[int], work: list[int], buffer: int) -> int:
-    """Fold the event in the working array; returns FOLDED, DUPLICATE or TOO_LATE."""
-    if program[P_DEDUPE] > 0 and is_known(program, work, buffer, work[W_ID]):
-        return DUPLICATE
+    """Fold the event in the working array; returns FOLDED or TOO_LATE."""
     if work[W_EXISTS] == 0 or work[W_TIME_US] > work[W_NEWEST_US]:
         advance(program, work, buffer, work[W_TIME_US])
-    remember(program, work, buffer)
     accepted = 0
     if program[section_facts(program, LIFETIME) + S_N_CELLS] > 0:
         accepted = 1
@@ -69,10 +63,8 @@ def fold(program: list[int], work: list[int], buffer: int) -> int:
 def advance(program: list[int], work: list[int], buffer: int, newest_us: int) -> None:
     """Move the newest event time, and drop what leaves every window; rows are told apart by the old time until then."""
     first = work[W_EXISTS] == 0
-    if not first:
-        expire_ids(program, work, buffer, newest_us)
-        if work[W_FORM] == FORM_RAW:
-            expire_raw(program, work, buffer, newest_us)
+    if not first and work[W_FORM] == FORM_RAW:
+        expire_raw(program, work, buffer, newest_us)
     kept = 0
     for section in range(LEVELS, program[P_N_SECTIONS]):
         state = section_state(section)

@@ -1,18 +1,17 @@
-"""Which events a state already includes: an offset per partition, and the ids of the newest events.
+"""Which events a state already includes: of each partition an offset, and the ids of its last events.
 
-Both are functions of the set of events: a maximum per partition, and the newest ids by (event time, id).
-What may not live here: what events mean.
+Whether an event is a repeat of one from its own partition follows from that partition's offsets alone, so that no interleaving of
+partitions, batch or restart can change it. What may not live here: what events mean.
+
+    partitions    (0, offset 17, 3 ids)  (4, offset 9, 1 id)
+    ids           a b c                  d                      of each partition in order of arrival
 """
 
 from __future__ import annotations
 
-from headrace.kernel.codec import BAD_CONTENT, OK
 from headrace.kernel.compiling import inner, outlined
-from headrace.kernel.memory import load, store, unsigned_less
-from headrace.kernel.numbers import get_unsigned, put
-from headrace.kernel.retention import unwrap
+from headrace.kernel.memory import load, move, store
 from headrace.kernel.sections import (
-    drop_rows,
     get_count,
     get_index,
     insert_row,
@@ -23,17 +22,18 @@ from headrace.kernel.sections import (
     set_index,
 )
 from headrace.program import (
+    BAD_CONTENT,
+    ID_BYTES,
     IDS,
     M_ROWS,
     MAX_PARTITIONS,
+    OK,
     P_DEDUPE,
-    P_SPAN_US,
     PARTITIONS,
+    S_CAPACITY,
     S_CELLS,
-    S_INDEX_BYTES,
     W_ID,
-    W_NEWEST_US,
-    W_TIME_US,
+    W_PARTITION_ROW,
 )
 
 
@@ -61,8 +61,8 @@ def included_offset(program: list[int], work: list[int], buffer: int, partition:
 
 @outlined
 def include_offset(program: list[int], work: list[int], buffer: int, partition: int, offset: int) -> int:
-    """Record an offset as included; OK, or BAD_CONTENT where an entity has too many partitions."""
-    row = _partition_row(program, work, buffer, partition)
+    """Record an offset as included, and which row it has; OK, or BAD_CONTENT where an entity has too many partitions."""
+    row = work[W_PARTITION_ROW] = _partition_row(program, work, buffer, partition)
     rows = work[section_state(PARTITIONS) + M_ROWS]
     cell = program[section_facts(program, PARTITIONS) + S_CELLS]
     if row == rows or get_index(program, work, buffer, PARTITIONS, row) != partition:
@@ -75,56 +75,58 @@ def include_offset(program: list[int], work: list[int], buffer: int, partition: 
 
 
 @inner
+def _ids_cell(program: list[int]) -> int:
+    return program[section_facts(program, PARTITIONS) + S_CELLS] + 1
+
+
+@inner
 def is_known(program: list[int], work: list[int], buffer: int, identity: int) -> bool:
-    """Whether an id is among the entity's newest."""
-    rows = work[section_state(IDS) + M_ROWS]
-    skip = program[section_facts(program, IDS) + S_INDEX_BYTES] - 8
-    for row in range(rows):  # noqa: SIM110  (numba compiles no generators)
-        if load(buffer, row_position(work, IDS, row) + skip) == identity:
+    """Whether an id is among those that the state remembers, of any partition."""
+    first = row_position(work, IDS, 0)
+    for row in range(work[section_state(IDS) + M_ROWS]):  # noqa: SIM110  (numba compiles no generators)
+        if load(buffer, first + row * ID_BYTES) == identity:
             return True
     return False
 
 
-@inner
-def _id_time(program: list[int], work: list[int], buffer: int, row: int) -> int:
-    size = program[section_facts(program, IDS) + S_INDEX_BYTES] - 8
-    return unwrap(get_unsigned(buffer, row_position(work, IDS, row), size), size, work[W_NEWEST_US])
-
-
 @outlined
-def remember(program: list[int], work: list[int], buffer: int) -> None:
-    """Keep the event's id if it is among the newest by (event time, id)."""
-    limit, span = program[P_DEDUPE], program[P_SPAN_US]
-    time_us, identity = work[W_TIME_US], work[W_ID]
-    if limit == 0 or (span > 0 and time_us < work[W_NEWEST_US] - span):
-        return
-    row = work[section_state(IDS) + M_ROWS]
-    while row > 0:
-        other = _id_time(program, work, buffer, row - 1)
-        if other < time_us:
-            break
-        skip = program[section_facts(program, IDS) + S_INDEX_BYTES] - 8
-        if other == time_us and unsigned_less(load(buffer, row_position(work, IDS, row - 1) + skip), identity):
-            break
-        row -= 1
-    if work[section_state(IDS) + M_ROWS] == limit:
-        if row == 0:
-            return
-        drop_rows(program, work, IDS, 1)
-        row -= 1
-    insert_row(program, work, buffer, IDS, row)
-    size = program[section_facts(program, IDS) + S_INDEX_BYTES] - 8
-    put(buffer, row_position(work, IDS, row), size, time_us)
-    store(buffer, row_position(work, IDS, row) + size, identity)
+def recognize(program: list[int], work: list[int], buffer: int) -> bool:
+    """Whether the event's id is known; remembers it among those of its partition, whose row `include_offset` has found.
 
-
-@outlined
-def expire_ids(program: list[int], work: list[int], buffer: int, newest_us: int) -> None:
-    """Forget the ids of events that no window can see any more."""
-    span = program[P_SPAN_US]
-    if span > 0:
-        count, rows = 0, work[section_state(IDS) + M_ROWS]
-        while count < rows and _id_time(program, work, buffer, count) < newest_us - span:
-            count += 1
+    An id that only another partition has brought is remembered too: what is remembered of a partition depends on nothing else.
+    """
+    limit, identity, own = program[P_DEDUPE], work[W_ID], work[W_PARTITION_ROW]
+    if limit == 0:
+        return False
+    cell, begin = _ids_cell(program), 0
+    for row in range(own):
+        begin += get_count(program, work, buffer, PARTITIONS, row, cell)
+    count = get_count(program, work, buffer, PARTITIONS, own, cell)
+    first, rows = row_position(work, IDS, 0), work[section_state(IDS) + M_ROWS]
+    known = False
+    for row in range(rows):
+        if load(buffer, first + row * ID_BYTES) == identity:
+            known = True
+            if begin <= row < begin + count:
+                return True
+    if count == limit or rows == program[section_facts(program, IDS) + S_CAPACITY]:
         if count > 0:
-            drop_rows(program, work, IDS, count)
+            oldest = first + begin * ID_BYTES
+            move(buffer, oldest, buffer, oldest + ID_BYTES, (count - 1) * ID_BYTES)
+            store(buffer, oldest + (count - 1) * ID_BYTES, identity)
+        return known
+    insert_row(program, work, buffer, IDS, begin + count)
+    store(buffer, row_position(work, IDS, begin + count), identity)
+    set_count(program, work, buffer, PARTITIONS, own, cell, count + 1)
+    return known
+
+
+@inner
+def has_all_ids(program: list[int], work: list[int], buffer: int) -> bool:
+    """Whether the partitions of a loaded state account for its ids: nothing else may be taken for one."""
+    if program[P_DEDUPE] == 0:
+        return True
+    count = 0
+    for row in range(work[section_state(PARTITIONS) + M_ROWS]):
+        count += get_count(program, work, buffer, PARTITIONS, row, _ids_cell(program))
+    return count == work[section_state(IDS) + M_ROWS]

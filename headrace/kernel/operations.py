@@ -1,4 +1,4 @@
-"""The four callers' operations on states: `update`, `read`, `sweep`, `canonical`.
+"""The callers' operations on states: `update`, `read`, `sweep`, `repeats`, `canonical`.
 
 They check what crosses into compiled code, and say in words what it found. All release the interpreter's lock while they run.
 What may not live here: compiled code.
@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.errors import CodecError
-from headrace.kernel import codec, engine, folding
+from headrace.kernel import engine, folding
 from headrace.kernel.batch import EventBatch, prepare
 from headrace.kernel.compiling import compiling_alone
 from headrace.layout import Layout
-from headrace.program import P_BUFFER_BYTES, P_WORK_SIZE
+from headrace.program import BAD_FINGERPRINT, BAD_VERSION, OK, P_BUFFER_BYTES, P_WORK_SIZE
 from headrace.states import States, header
 
 FOLDED: Final = folding.FOLDED
@@ -126,7 +126,8 @@ def sweep(
 
     Args:
         layout: of the view.
-        events: all events; offsets need not rise, every event counts once by its id alone.
+        events: all events; offsets need not rise. Every event that is `kept` counts, so repeats are left out by the caller,
+            who finds them with `repeats`.
         at_us: one moment per row to read.
         own: the own event of each row, as in `read`.
         step_slot: the entity of each step; steps of one entity stand together.
@@ -165,6 +166,23 @@ def sweep(
         out,
     )
     return out
+
+
+def repeats(layout: Layout, batch: EventBatch, slot: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """Which events `update` calls repeats of one from their own partition, whatever came between from others; O(n log n).
+
+    Args:
+        layout: of the view.
+        batch: all events of these entities and partitions, in any order.
+        slot: for each event its entity.
+    """
+    _check_batch(layout, batch)
+    repeated = np.zeros(len(batch), np.uint8)
+    if layout.view.dedupe > 0:
+        order = np.lexsort((batch.offset, batch.partition, slot))
+        identity, slot = batch.id_hash.view(np.int64), np.ascontiguousarray(slot, np.int32)
+        engine.mark_repeats(*_working_area(layout), order, slot, batch.partition, identity, batch.kept, repeated)
+    return repeated.view(np.bool_)
 
 
 def canonical(layout: Layout, state: bytes) -> bytes:
@@ -208,6 +226,7 @@ def warm(*, folding_only: bool = False) -> None:
         read(layout, states, one)
         canonical(layout, states[0])
         sweep(layout, batch, one, None, slot, slot.astype(np.uint8), one)
+        repeats(layout, batch, slot)
 
 
 def _working_area(layout: Layout) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
@@ -244,12 +263,12 @@ def _check_batch(layout: Layout, batch: EventBatch) -> None:
 
 
 def _raise_on(error: int, layout: Layout, states: States, index: int) -> None:
-    if error == codec.OK:
+    if error == OK:
         return
     what = f"state {index} of feature view {layout.view.name!r}"
-    if error == codec.BAD_FINGERPRINT:
+    if error == BAD_FINGERPRINT:
         found = f"{header(states[index]).fingerprint:012x}"
         raise CodecError(what, f"layout {found} is not the view's {layout.fingerprint:012x}; backfill the view")
-    if error == codec.BAD_VERSION:
+    if error == BAD_VERSION:
         header(states[index])
     raise CodecError(what, "its bytes are cut off or broken; restore it, or delete it and replay its events")

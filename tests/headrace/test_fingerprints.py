@@ -360,4 +360,4 @@ def test_known_fingerprints_stay_as_they_are() -> None:
         event=event,
         features={"n": hr.count().over("1h"), "mean": hr.mean("x").over("1h")},
     )
-    assert (view.layout_fingerprint, view.finalizer_fingerprint) == ("9e1f08c4f07e856d", "d31de78413eb57ac")
+    assert (view.layout_fingerprint, view.finalizer_fingerprint) == ("f0f567e1538bf1d7", "d31de78413eb57ac")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
+import random
 from fractions import Fraction
 
 import numpy as np
@@ -246,7 +248,8 @@ def test_an_own_event_counts_once_whether_or_not_it_came_through_the_stream() ->
 def test_a_sweep_in_event_time_order_equals_the_oracle_at_every_row(name: str) -> None:
     view = VIEWS[name]
     records = sorted(generate(view, Shape(events=150, entities=1), seed=9), key=lambda r: (r["at"], r["_offset"]))
-    batch, _ = prepared(view, records, [("e0",)])
+    batch, slot = prepared(view, records, [("e0",)])
+    once = dataclasses.replace(batch, kept=batch.kept & ~kernel.repeats(kernel.Layout.of(view), batch, slot))
     moments = sorted({record["at"] for record in records})[::5]
     kinds, indices, done = [], [], 0
     for row, at_us in enumerate(moments):
@@ -254,20 +257,99 @@ def test_a_sweep_in_event_time_order_equals_the_oracle_at_every_row(name: str) -
             kinds, indices, done = [*kinds, kernel.FOLD], [*indices, done], done + 1
         kinds, indices = [*kinds, kernel.READ], [*indices, row]
     steps = (np.zeros(len(kinds), np.int32), np.array(kinds, np.uint8), np.array(indices))
-    rows = kernel.sweep(kernel.Layout.of(view), batch, np.array(moments), None, *steps)
+    rows = kernel.sweep(kernel.Layout.of(view), once, np.array(moments), None, *steps)
     for at_us, row in zip(moments, rows, strict=True):
         known = [record for record in records if record["at"] < at_us]
         assert values(row) == list(naive(view, known, {"card": "e0"}, at_us).values())
 
 
-@pytest.mark.parametrize("damage", ["cut", "version", "layout", "rows"])
+SMALL_RING = make_view(mixed_features() | {"fees": hr.sum("fee").lifetime()}, tile={"60us": "10us"}, dedupe=3)
+
+
+def with_repeats(seed: int, *, within: int) -> list[Record]:
+    """A stream in which events come again in their own partition, some far behind more events than are remembered."""
+    chance = random.Random(seed)
+    records = generate(SMALL_RING, Shape(events=300, span_us=2_000, lateness_us=1_000, repeated=0.0), seed)
+    for _ in range(60):
+        at = chance.randrange(len(records))
+        records.insert(min(len(records), at + chance.randint(1, within)), dict(records[at]))
+    return [record | {"_offset": offset} for offset, record in enumerate(records)]
+
+
+def plain_repeats(records: list[Record], limit: int) -> list[bool]:
+    """Of each entity and partition the last ids that came."""
+    rings: dict[tuple[object, object], list[object]] = {}
+    found = []
+    for record in records:
+        ring = rings.setdefault((record["card"], record["_partition"]), [])
+        found.append(record["id"] in ring)
+        if not found[-1]:
+            ring.append(record["id"])
+            del ring[:-limit]
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_a_repeat_follows_from_the_offsets_of_its_partition(seed: int) -> None:
+    records = with_repeats(seed, within=60)
+    keys = sorted({(record["card"],) for record in records})
+    layout, wanted = kernel.Layout.of(SMALL_RING), plain_repeats(records, 3)
+    batch, slot = prepared(SMALL_RING, records, keys)
+    assert kernel.repeats(layout, batch, slot).tolist() == wanted
+    assert 10 < sum(wanted) < 50, "some repeats come while they are remembered, some later"
+    counted = [record for record, repeated in zip(records, wanted, strict=True) if not repeated]
+    counted = [record | {"id": f"{record['id']} {number}"} for number, record in enumerate(counted)]
+    first = folded(SMALL_RING, records, keys, seed).to_list()
+    for other_seed in (seed + 100, seed + 200):
+        other = interleaved(records, other_seed)
+        batch, slot = prepared(SMALL_RING, other, keys)
+        status = kernel.update(layout, kernel.States.empty(len(keys)), batch, slot).status
+        offsets = [record["_offset"] for record, found in zip(other, status, strict=True) if found == kernel.DUPLICATE]
+        assert sorted(offsets) == [record["_offset"] for record, again in zip(records, wanted, strict=True) if again]
+        states = folded(SMALL_RING, other, keys, other_seed).to_list()
+        for (key,), one, two in zip(keys, first, states, strict=True):
+            if one is not None and two is not None:
+                assert kernel.canonical(layout, one) == kernel.canonical(layout, two)
+                at_us = kernel.header(one).newest_us
+                row = kernel.read(layout, kernel.States.from_list([two]), np.array([at_us]))[0]
+                assert values(row) == list(naive(SMALL_RING, counted, {"card": key}, at_us).values())
+
+
+def test_a_late_event_that_comes_twice_counts_once_however_busy_its_entity_is() -> None:
+    view = make_view({"n": hr.count().over("1000us")}, dedupe=4)
+    records = payments([1.0] * 50)
+    late = payments([2.0])[0] | {"id": "late", "at": 90}
+    records = [*records, late, records[-1], late]
+    records = [record | {"_offset": offset} for offset, record in enumerate(records)]
+    assert read_one(view, records, 150)["n_1000us"] == 51.0
+
+
+def test_an_event_that_comes_through_two_partitions_counts_once_while_it_is_remembered() -> None:
+    view = make_view({"n": hr.count().over("1000us")}, dedupe=4)
+    records = payments([1.0] * 4)
+    elsewhere = [record | {"_partition": 1} for record in records]
+    assert read_one(view, [*records, *elsewhere], 150)["n_1000us"] == 4.0
+    batch, slot = prepared(view, [*records, *elsewhere, *elsewhere], [("c",)])
+    batch.offset[8:] += 10  # again, and in the same partition
+    status = kernel.update(kernel.Layout.of(view), kernel.States.empty(1), batch, slot).status
+    assert status.tolist() == [kernel.FOLDED] * 4 + [kernel.DUPLICATE] * 8
+
+
+def test_the_header_lists_offsets_of_any_width_beside_the_numbers_of_ids() -> None:
+    view = make_view({"n": hr.count().over("1000us")}, dedupe=600)
+    records = payments([1.0] * 700)
+    records = [record | {"_partition": i % 2 * 300, "_offset": i + 70_000} for i, record in enumerate(records)]
+    assert kernel.header(folded(view, records, [("c",)], 0)[0]).offsets == ((0, 70_698), (300, 70_699))
+
+
+@pytest.mark.parametrize("damage", ["cut", "version", "layout", "rows", "ids"])
 def test_broken_state_bytes_are_refused_with_words(damage: str) -> None:
     view = VIEWS["windowed"]
     state = bytearray(folded(view, payments([1.0, 2.0]), [("c",)], 0)[0])
     if damage == "cut":
         del state[-3:]
     else:
-        state[{"version": 0, "layout": 3, "rows": 16}[damage]] ^= 0x55
+        state[{"version": 0, "layout": 3, "rows": 16, "ids": 22}[damage]] ^= 0x55
     wanted = {"version": "version", "layout": "backfill the view"}.get(damage, "cut off or broken")
     with pytest.raises(CodecError, match=wanted):
         kernel.read(kernel.Layout.of(view), kernel.States.from_list([bytes(state)]), np.array([100]))
@@ -293,12 +375,13 @@ def test_keys_are_hashed_by_xxhash64() -> None:
     assert groups.hash.tolist() == [kernel.hash_bytes(b"xy"), kernel.hash_bytes(b"z")]
 
 
-def test_golden_bytes_of_the_state_codec_version_1() -> None:
+def test_golden_bytes_of_the_state_codec_version_2() -> None:
     view = make_view({"n": hr.count().over("60us"), "s": hr.sum("fee").over("60us")}, tile="10us")
     state = folded(view, payments([0.1, 2.5]), [("c",)], 0)[0]
     fingerprint = int(view.layout_fingerprint[:12], 16).to_bytes(6, "little").hex()
-    assert state[:16].hex() == "0100" + fingerprint + "6500000000000000"
-    assert state[16:22].hex() == "010001000001"  # one partition, offsets of one byte, partition 0, offset 1
+    assert state[:16].hex() == "0200" + fingerprint + "6500000000000000"
+    # One partition, offsets and numbers of ids of one byte each, partition 0, offset 1, two ids; and these are two.
+    assert state[16:25].hex() == "010011000001020200"
     canonical = kernel.canonical(kernel.Layout.of(view), state)
     assert canonical[1] == 1
     assert canonical[-6:].hex() == "01210a020401"  # one tile, widths 1 and 2: index 10, count 2, 260 hundredths

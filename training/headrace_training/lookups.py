@@ -28,6 +28,7 @@ from headrace_schemas.tables import EVENT_TIME, OFFSET, PARTITION
 from headrace_training import buckets
 from headrace_training.programs import READ, Program, Vectors, by_event_time, by_offsets, divide, scatter
 from headrace_training.progress import Counter, Progress, silent
+from headrace_training.repeats import repeated_folds
 
 PART_STEPS = 500_000
 """Steps that are swept at once: bounds temporary arrays, and is how often progress is told."""
@@ -174,7 +175,8 @@ def _sweep(
         program = by_event_time(event_slot, events.time_us, row_slot, reads.at_us, slots=slots, lag_us=lag_us)
     else:
         program = by_offsets(event_slot, events.partition, events.offset, row_slot, reads.seen, slots=slots)
-    return run(layout, program, events, reads, effort, counter)
+    skipped = repeated_folds(layout, program, events, event_slot)
+    return run(layout, program, events, reads, effort, counter, skipped)
 
 
 def _packed(keys: PackedKeys) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -194,7 +196,13 @@ def event_batch(layout: Layout, frame: pl.DataFrame) -> EventBatch:
 
 
 def run(
-    layout: Layout, program: Program, events: EventBatch, reads: Reads, effort: Effort, counter: Counter | None = None
+    layout: Layout,
+    program: Program,
+    events: EventBatch,
+    reads: Reads,
+    effort: Effort,
+    counter: Counter,
+    skipped: NDArray[np.bool_] | None,
 ) -> Floats:
     """Run a step program: the features of each read. Threads write to different rows, and share what they read."""
     result = np.empty((len(reads), layout.n_features))
@@ -204,12 +212,13 @@ def run(
         index = program.index[steps] - np.where(kind == READ, rows.start, folds.start)
         own = None if reads.own is None else reads.own.take(numbers)
         folded = events.take(program.events[folds])
+        if skipped is not None:
+            folded = replace(folded, kept=folded.kept & ~skipped[folds])
         # Rows are read in step order and scattered afterwards: a third faster than writing each to its place at once.
         scatter(
             kernel.sweep(layout, folded, reads.at_us[numbers], own, program.slot[steps], kind, index), numbers, result
         )
-        if counter is not None:
-            counter.add(len(numbers))
+        counter.add(len(numbers))
 
     parts = divide(program, max(4 * effort.workers, len(program) // PART_STEPS))
     if effort.workers == 1:
