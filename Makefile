@@ -59,6 +59,11 @@ format: $(DEV) ## rewrite the sources in the house's format
 surface: $(DEV) ## write the public names anew into tests/architecture/public_surface.txt
 	@$(BIN)/python -m tests.architecture.surface
 
+.PHONY: reference
+reference: $(DEV) ## the reference, made of the docstrings, as a page: build/reference/headrace.html
+	@$(BIN)/python -m pdoc --docformat google --no-show-source -o build/reference headrace
+	@echo "open build/reference/headrace.html"
+
 bench: $(DEMO) ## the numbers, each with its floor or peer in the same run
 	@$(BIN)/python -m ops.benchmarks $(ARGS)
 

@@ -5,7 +5,7 @@ declaration run the feature, training and inference pipelines. Importing this pa
 kernel is compiled when it is first used.
 """
 
-from headrace.arrays import abs, cos, exp, expm1, is_null, log, log1p, maximum, minimum, pow, sin, sqrt, tanh, where  # noqa: A004
+from headrace.arrays import abs, cos, exp, expm1, is_null, log, log1p, maximum, minimum, pow, sin, sqrt, tanh, where  # noqa: A004  (as hr.abs, never bare)
 from headrace.entities import Entity
 from headrace.errors import (
     CodecError,
@@ -24,7 +24,7 @@ from headrace.errors import (
 )
 from headrace.events import Event, FieldRef
 from headrace.expressions import Columns, Expression, col
-from headrace.features import count, first, last, max, mean, min, std, sum, time_since_last, var  # noqa: A004
+from headrace.features import count, first, last, max, mean, min, std, sum, time_since_last, var  # noqa: A004  (as hr.sum, never bare)
 from headrace.fields import Field, FieldType, boolean, float64, int64, string, timestamp
 from headrace.labels import Label
 from headrace.models import Model, ModelInput, RequestField

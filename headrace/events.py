@@ -70,7 +70,7 @@ class Event(Definition):
         time: str,
         id: str | None = None,  # noqa: A002  (the word of the field; it reads as a keyword only)
         topic: str | None = None,
-        format: Literal["avro", "json"] = "avro",  # noqa: A002
+        format: Literal["avro", "json"] = "avro",  # noqa: A002  (the field's own word)
         future_tolerance: str | timedelta | None = "5m",
         description: str = "",
     ) -> None:
@@ -101,7 +101,7 @@ class Event(Definition):
         schema: str | PathLike[str] | Mapping[str, object],
         *,
         time: str,
-        id: str | None = None,  # noqa: A002
+        id: str | None = None,  # noqa: A002  (the field's own word)
         topic: str | None = None,
         fields: Mapping[str, Field] | None = None,
         future_tolerance: str | timedelta | None = "5m",

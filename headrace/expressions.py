@@ -319,8 +319,8 @@ class Literal(Expression):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Compare(Expression):
-    """``== != < <= > >=`` of two values of one kind."""
+class _Pair(Expression):
+    """An operator between two expressions."""
 
     op: str
     left: Expression
@@ -331,6 +331,14 @@ class Compare(Expression):
 
     def canonical(self) -> object:
         return {"op": self.op, "args": [self.left.canonical(), self.right.canonical()]}
+
+    def __str__(self) -> str:
+        return f"({self.left} {self.op} {self.right})"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compare(_Pair):
+    """``== != < <= > >=`` of two values of one kind."""
 
     def type_in(self, event: Event) -> FieldType:
         left, right = self.left.type_in(event), self.right.type_in(event)
@@ -354,23 +362,10 @@ class Compare(Expression):
         truth = np.asarray(_COMPARISONS[self.op](left.data, right.data), dtype=np.bool_)
         return Evaluated(truth if null is None else truth & ~null, null)
 
-    def __str__(self) -> str:
-        return f"({self.left} {self.op} {self.right})"
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Arithmetic(Expression):
+class Arithmetic(_Pair):
     """``+ - * /`` of two numbers, in float64."""
-
-    op: str
-    left: Expression
-    right: Expression
-
-    def fields(self) -> frozenset[str]:
-        return self.left.fields() | self.right.fields()
-
-    def canonical(self) -> object:
-        return {"op": self.op, "args": [self.left.canonical(), self.right.canonical()]}
 
     def type_in(self, event: Event) -> FieldType:
         for side in (self.left, self.right):
@@ -392,23 +387,10 @@ class Arithmetic(Expression):
             null |= b == 0.0
         return Evaluated(data, null)
 
-    def __str__(self) -> str:
-        return f"({self.left} {self.op} {self.right})"
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Logical(Expression):
+class Logical(_Pair):
     """``&`` and ``|`` of two conditions, by Kleene's tables."""
-
-    op: str
-    left: Expression
-    right: Expression
-
-    def fields(self) -> frozenset[str]:
-        return self.left.fields() | self.right.fields()
-
-    def canonical(self) -> object:
-        return {"op": self.op, "args": [self.left.canonical(), self.right.canonical()]}
 
     def type_in(self, event: Event) -> FieldType:
         _require_condition(self.left, event)
@@ -428,9 +410,6 @@ class Logical(Expression):
         false_a = ~a if a_null is None else ~a & ~a_null
         false_b = ~b if b_null is None else ~b & ~b_null
         return Evaluated(data, null & ~false_a & ~false_b)
-
-    def __str__(self) -> str:
-        return f"({self.left} {self.op} {self.right})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

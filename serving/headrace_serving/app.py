@@ -146,15 +146,7 @@ def create_app(
         recorder.encoded,
         lambda answer: answer.rows.count,
     )
-    metrics.watch_log(
-        logged=lambda: log.counts.produced,
-        pending=lambda: log.pending,
-        failures={
-            "overflowed": lambda: log.counts.overflowed,
-            "undelivered": lambda: log.counts.undelivered,
-            "unencodable": lambda: log.counts.unencodable,
-        },
-    )
+    _watch_log(metrics, log)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -177,14 +169,32 @@ def create_app(
     _add_control_routes(app, plans, reader)
     app.add_exception_handler(hr.HeadraceError, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http)
+    app.openapi = described(app.openapi, _operations(project, plans, app.predict_paths, options.limits))  # type: ignore[method-assign]
+    return app
+
+
+def _watch_log(metrics: Metrics, log: PredictionLog[Answer]) -> None:
+    metrics.watch_log(
+        logged=lambda: log.counts.produced,
+        pending=lambda: log.pending,
+        failures={
+            "overflowed": lambda: log.counts.overflowed,
+            "undelivered": lambda: log.counts.undelivered,
+            "unencodable": lambda: log.counts.unencodable,
+        },
+    )
+
+
+def _operations(
+    project: hr.Project, plans: Mapping[str, ModelPlan], predict_paths: Mapping[str, str], limits: Limits
+) -> dict[str, Json]:
+    """The routes that FastAPI does not know, as OpenAPI describes them."""
     paths = {
-        path: predict_operation(name, plans[name].model.description, plans[name].schema, options.limits)
-        for path, name in app.predict_paths.items()
+        path: predict_operation(name, plans[name].model.description, plans[name].schema, limits)
+        for path, name in predict_paths.items()
     }
     views = {view.name: view.entity.keys for view in project.views}
-    paths[_FEATURES_PATH] = features_operation(views, options.limits)
-    app.openapi = described(app.openapi, paths)  # type: ignore[method-assign]
-    return app
+    return paths | {_FEATURES_PATH: features_operation(views, limits)}
 
 
 def _is_refused(hosting: Hosting[Predictor], name: str) -> float:

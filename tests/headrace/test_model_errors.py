@@ -66,7 +66,7 @@ def _without_source() -> Callable[..., Any]:
     return function
 
 
-_LAMBDA = lambda x: x  # noqa: E731
+_LAMBDA = lambda x: x  # noqa: E731  (a lambda is what is refused)
 
 LABELS: Cases = {
     "event that is none": (

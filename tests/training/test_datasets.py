@@ -164,7 +164,7 @@ def test_features_of_views_for_keys_and_moments_equal_the_oracle(loaded, world):
         expected = naive(shop.pair_history, seen, {"card": row["card"], "merchant": row["merchant"]}, row["at"])
         assert all(same(row[f"pair_history__{name}"], value) for name, value in expected.items())
     with pytest.raises(ConfigError, match="it has no label"):
-        found.truth  # noqa: B018
+        found.truth  # noqa: B018  (it raises)
 
 
 def test_progress_is_told_up_to_the_last_row(loaded):

@@ -78,7 +78,7 @@ def print_summary(outcome: Outcome, console: Console) -> None:
         "events",
         f"{history.events:,} of the past, produced at {history.events / history.produced_s:,.0f}/s, in features and log at "
         f"{history.events / history.committed_s:,.0f}/s; then {played.events:,} live over {played.minutes:,} minutes; "
-        f"{outcome.dead_letters} dead letters",
+        f"{outcome.dead_letters} dead letter{'' if outcome.dead_letters == 1 else 's'}",
     )
     left_out = ", ".join(
         f"{reason} {count:,}" for reason, count in trained.dataset.manifest.counts.items() if reason != "rows"

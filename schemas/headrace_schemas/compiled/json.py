@@ -357,7 +357,7 @@ def _month_days(year: int, month: int) -> int:
     """The days of a month."""
     if month == 2:
         return 29 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28
-    return 30 if month == 4 or month == 6 or month == 9 or month == 11 else 31  # noqa: PLR1714
+    return 30 if month == 4 or month == 6 or month == 9 or month == 11 else 31  # noqa: PLR1714  (numba: no tuple is built)
 
 
 @inner
@@ -405,7 +405,7 @@ def _time(body: npt.NDArray[np.uint8], at: int, end: int) -> tuple[bool, int]:
             micros = micros * 10 + (body[at] - _ZERO)
             places += 1
             at += 1
-        if places != 3 and places != 6:  # noqa: PLR1714
+        if places != 3 and places != 6:  # noqa: PLR1714  (numba: no tuple is built)
             return False, 0
         micros *= 1000 if places == 3 else 1
     zone_s = _zone_s(body, at, end)
