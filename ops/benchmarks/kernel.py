@@ -1,18 +1,15 @@
 """The kernel alone: folding, reading and the size of states, beside the floor of copying the same bytes.
 
-    python ops/benchmarks/kernel.py [--quick] [--json FILE]
+    python -m ops.benchmarks.kernel [--quick] [--json FILE]
 
 Four windows (10m, 1h, 24h, 7d) x four aggregations (count, mean, min, max) of 100,000 entities, keys zipf(1.1) and uniform. Event
 time runs at 50,000 events/s. States are warmed with a week of events first, so that busy entities have all their tiles. The floor
-of an update is a memcpy of the states that it takes and gives; numpy's bincount is the fold of one window without any state.
+of an update is a memcpy of the states that it takes and gives.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +17,11 @@ import numpy.typing as npt
 
 import headrace as hr
 from headrace import kernel
+from ops.benchmarks.report import Row, options, publish, row
 
 ENTITIES = 100_000
 WEEK_US = 7 * 86_400 * 1_000_000
-Row = dict[str, Any]
+ROUNDS = 3
 
 
 def view() -> hr.FeatureView:
@@ -95,10 +93,6 @@ def memcpy_seconds(size: int) -> float:
     return min(_timed(lambda: np.copyto(target, source)) for _ in range(5))
 
 
-def bincount_seconds(batch: kernel.EventBatch, entity: npt.NDArray[np.int64]) -> float:
-    return min(_timed(lambda: np.bincount(entity, weights=batch.values[:, 0], minlength=ENTITIES)) for _ in range(3))
-
-
 def _timed(function: Any) -> float:
     start = time.perf_counter()
     function()
@@ -112,24 +106,23 @@ def measure_updates(layout: kernel.Layout, distribution: str, quick: bool) -> tu
         store.fold(*source.batch(50_000, WEEK_US / warm))
     rows = []
     for size in (500, 3_000, 30_000):
-        events, kernel_s, floor_s, count_s = 0, 0.0, 0.0, 0.0
-        while kernel_s < (0.3 if quick else 1.5):
-            entity, batch = source.batch(size, 20.0)
-            seconds, copied = store.fold(entity, batch)
-            events, kernel_s = events + size, kernel_s + seconds
-            if floor_s < 0.05 or events == size:
-                floor_s += memcpy_seconds(copied)
-                count_s += bincount_seconds(batch, entity)
-                compared_s, compared = kernel_s, events
+        rates, floors = [], []
+        for _ in range(ROUNDS):
+            events, kernel_s, floor_s, compared = 0, 0.0, 0.0, 0
+            while kernel_s < (0.1 if quick else 0.5):
+                entity, batch = source.batch(size, 20.0)
+                seconds, copied = store.fold(entity, batch)
+                events, kernel_s = events + size, kernel_s + seconds
+                if floor_s < 0.02:
+                    floor_s, compared = floor_s + memcpy_seconds(copied), compared + size
+            rates.append(events / kernel_s)
+            floors.append(compared / floor_s)
+        what, reached = (
+            f"kernel update, {distribution}, batches of {size:,}",
+            1_500_000 if distribution == "zipf" else None,
+        )
         rows.append(
-            {
-                "what": f"kernel update, {distribution}, batches of {size}",
-                "value": round(events / kernel_s),
-                "unit": "events/s/core",
-                "reference": f"memcpy of the same states {compared / floor_s:,.0f}, bincount {compared / count_s:,.0f}",
-                "ratio": round((compared / compared_s) / (compared / floor_s), 3),
-                "target": 1_500_000 if distribution == "zipf" else None,
-            }
+            row(what, rates, "events/s/core", reference=("memcpy of the same states", floors), at_least=reached)
         )
     return rows, store, source
 
@@ -137,59 +130,34 @@ def measure_updates(layout: kernel.Layout, distribution: str, quick: bool) -> tu
 def measure_reads(store: Store, source: Source, distribution: str) -> Row:
     chosen = source.shuffled[np.searchsorted(source.cumulative, source.random.random(20_000))]
     states = kernel.States.from_list([store.states[i] for i in chosen.tolist()])
-    at_us = np.full(len(states), source.now_us)
-    seconds = min(_timed(lambda: kernel.read(store.layout, states, at_us)) for _ in range(3))
-    floor = memcpy_seconds(int(states.offsets[-1]))
-    return {
-        "what": f"kernel read of 16 features, {distribution}",
-        "value": round(seconds / len(states) * 1e6, 2),
-        "unit": "µs",
-        "reference": f"memcpy of the same states {floor / len(states) * 1e6:.3f} µs",
-        "ratio": round(seconds / floor, 2),
-        "target": 2.0,
-    }
+    at_us, each = np.full(len(states), source.now_us), 1e6 / len(states)
+    reads = [_timed(lambda: kernel.read(store.layout, states, at_us)) * each for _ in range(ROUNDS)]
+    copies = [memcpy_seconds(int(states.offsets[-1])) * each for _ in range(ROUNDS)]
+    what = f"kernel read of 16 features, {distribution}"
+    return row(what, reads, "µs", reference=("memcpy of the same states", copies), at_most=2.0)
 
 
 def measure_sizes(store: Store, distribution: str) -> list[Row]:
+    """The median over entities; low and high are the smallest and the largest state."""
     states = [state for state in store.states if state]
-    raw = np.array([len(state) for state in states if state[1] == 0])
-    tiles = np.array([len(state) for state in states if state[1] == 1])
     rows = []
-    for name, sizes, target in (("raw form", raw, 875), ("tile form", tiles, 4096)):
-        if len(sizes):
-            text = f"{len(sizes):,} entities; p50 {np.median(sizes):.0f}, p99 {np.quantile(sizes, 0.99):.0f}, max {sizes.max()}"
-            what = f"bytes per entity, {distribution}, {name}"
-            rows.append(
-                {
-                    "what": what,
-                    "value": round(float(sizes.mean())),
-                    "unit": "B",
-                    "reference": text,
-                    "ratio": None,
-                    "target": target,
-                }
-            )
+    for form, name, most in ((0, "raw form", 875), (1, "tile form", 4096)):
+        if sizes := [float(len(state)) for state in states if state[1] == form]:
+            rows.append(row(f"bytes of {len(sizes):,} entities, {distribution}, {name}", sizes, "B", at_most=most))
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a shorter run")
-    parser.add_argument("--json", type=Path, help="write the rows to this file")
-    arguments = parser.parse_args()
+    chosen = options("The kernel alone: folding, reading and the size of states.")
     start = time.perf_counter()
     kernel.warm()
-    notes = [f"loading or compiling the kernel took {time.perf_counter() - start:.2f} s"]
+    notes = [f"Loading or compiling the kernel took {time.perf_counter() - start:.2f} s."]
     layout = kernel.Layout.of(view())
     rows: list[Row] = []
     for distribution in ("zipf", "uniform"):
-        updates, store, source = measure_updates(layout, distribution, arguments.quick)
+        updates, store, source = measure_updates(layout, distribution, chosen.quick)
         rows += [*updates, measure_reads(store, source, distribution), *measure_sizes(store, distribution)]
-    for row in rows:
-        print(f"{row['what']:48} {row['value']:>12,} {row['unit']:14} target {row['target']!s:10} {row['reference']}")
-    print(*notes, sep="\n")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"rows": rows, "notes": notes}, indent=1))
+    publish(rows, chosen, notes)
 
 
 if __name__ == "__main__":

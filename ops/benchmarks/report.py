@@ -50,6 +50,7 @@ def row(
     *,
     reference: tuple[str, Sequence[float]] | None = None,
     at_least: float | None = None,
+    at_most: float | None = None,
     ratio_at_most: float | None = None,
 ) -> Row:
     """A row of several rounds.
@@ -60,6 +61,7 @@ def row(
         unit: their unit.
         reference: name and rounds of the floor or peer.
         at_least: the value to reach.
+        at_most: the value not to pass.
         ratio_at_most: the ratio not to pass.
     """
     middle = statistics.median(values)
@@ -71,6 +73,8 @@ def row(
     target, met = "", None
     if at_least is not None:
         target, met = f"≥ {number(at_least)} {unit}", middle >= at_least
+    elif at_most is not None:
+        target, met = f"≤ {number(at_most)} {unit}", middle <= at_most
     elif ratio_at_most is not None and ratio is not None:
         target, met = f"≤ {ratio_at_most:g} ×", ratio <= ratio_at_most
     return Row(what, middle, unit, min(values), max(values), named, ratio, target, met)
