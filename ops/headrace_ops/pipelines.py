@@ -5,14 +5,12 @@ What may not live here: what the pipelines do, and when one of their workers is 
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from collections.abc import Sequence
-from types import FrameType
 
 from headrace_ops.processes import Child, spawn_module
 from headrace_schemas.loading import LoadedProject, load_project
+from headrace_streams.stopping import stopped_by_signals
 
 _POLL_S = 0.2
 
@@ -25,29 +23,21 @@ def run_pipelines(project: str | None, roles: Sequence[str]) -> int:
         roles: ``stream`` and ``log``.
     """
     loaded = load_project(project)
-    stop = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     children: list[Child] = []
-    try:
-        children += [_start(loaded, role) for role in roles]
-        for child in children:
-            sys.stderr.write(f"{child.name}: running; its log is {child.log}\n")
-        while not stop.wait(_POLL_S):
+    with stopped_by_signals() as stop:
+        try:
+            children += [_start(loaded, role) for role in roles]
             for child in children:
-                if child.returncode is not None:
-                    sys.stderr.write(f"{child.name}: ended with code {child.returncode}:\n{child.log_tail(8)}\n")
-                    return child.returncode
-        return 0
-    finally:
-        for child in reversed(children):
-            child.stop()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+                sys.stderr.write(f"{child.name}: running; its log is {child.log}\n")
+            while not stop.wait(_POLL_S):
+                for child in children:
+                    if child.returncode is not None:
+                        sys.stderr.write(f"{child.name}: ended with code {child.returncode}:\n{child.log_tail(8)}\n")
+                        return child.returncode
+            return 0
+        finally:
+            for child in reversed(children):
+                child.stop()
 
 
 def _start(loaded: LoadedProject, role: str) -> Child:

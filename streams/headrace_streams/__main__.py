@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -18,24 +17,23 @@ from headrace_schemas.loading import LoadedProject, load_project
 from headrace_streams.errors import exit_code
 from headrace_streams.journal import Journal
 from headrace_streams.lifeline import hold
+from headrace_streams.stopping import stopped_by_signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a role until it is stopped; returns the exit code."""
     options = _parse(arguments)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    if options.child:
-        hold(stop.set)
     os.environ.setdefault("RUST_BACKTRACE", "0")
     journal = Journal(options.role)
-    try:
-        return _run(load_project(options.project), options, stop, journal)
-    except HeadraceError as error:
-        details = {"detail": error.__notes__} if getattr(error, "__notes__", None) else {}
-        journal.note("failed", error=type(error).__name__, message=str(error), **details)
-        return exit_code(error)
+    with stopped_by_signals() as stop:
+        if options.child:
+            hold(stop.set)
+        try:
+            return _run(load_project(options.project), options, stop, journal)
+        except HeadraceError as error:
+            details = {"detail": error.__notes__} if getattr(error, "__notes__", None) else {}
+            journal.note("failed", error=type(error).__name__, message=str(error), **details)
+            return exit_code(error)
 
 
 def _run(loaded: LoadedProject, options: argparse.Namespace, stop: threading.Event, journal: Journal) -> int:
