@@ -125,6 +125,12 @@ class Layout:
         return _layout(view)
 
     @property
+    def orders_events(self) -> bool:
+        """Whether a value may depend on which of two events of one moment comes first: their partitions and offsets say."""
+        slots = [slot for level in self.levels for slot in level.slots] + list(self.lifetime)
+        return any(slot.op in (Accumulator.FIRST, Accumulator.LAST) for slot in slots)
+
+    @property
     def n_features(self) -> int:
         """How many values a read returns."""
         return len(self.view.features)

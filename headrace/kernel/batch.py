@@ -55,6 +55,19 @@ class EventBatch:
             kept=_taken(self.kept, rows),
         )
 
+    def take_values(self, rows: npt.NDArray[np.integer] | slice) -> EventBatch:
+        """As `take`, without places and ids, which are zeros: for sweeps that look at neither, a third fewer bytes to gather."""
+        time_us = _taken(self.time_us, rows)
+        return EventBatch(
+            time_us=time_us,
+            partition=np.zeros(len(time_us), np.int32),
+            offset=np.zeros(len(time_us), np.int64),
+            id_hash=np.zeros(len(time_us), np.uint64),
+            values=_taken(self.values, rows),
+            masks=_taken(self.masks, rows),
+            kept=_taken(self.kept, rows),
+        )
+
 
 def _taken(column: npt.NDArray[_Value], rows: npt.NDArray[np.integer] | slice) -> npt.NDArray[_Value]:
     # `take` is up to a third faster than an index.

@@ -244,7 +244,7 @@ def sweep_steps(
     values, masks = pointer(value_array), pointer(mask_array)
     own_values, own_masks = pointer(own_value_array), pointer(own_mask_array)
     fields, filters = value_array.shape[1], mask_array.shape[1]
-    n_features, deduping = program[P_N_FEATURES], program[P_DEDUPE] > 0
+    n_features, deduping = program[P_N_FEATURES], own and program[P_DEDUPE] > 0
     for step in range(len(step_slot)):
         if step == 0 or step_slot[step] != step_slot[step - 1]:
             reset(program, work)

@@ -127,7 +127,7 @@ def sweep(
     Args:
         layout: of the view.
         events: all events; offsets need not rise. Every event that is `kept` counts, so repeats are left out by the caller,
-            who finds them with `repeats`.
+            who finds them with `repeats`. Ids matter only beside `own`, places also where `layout.orders_events`.
         at_us: one moment per row to read.
         own: the own event of each row, as in `read`.
         step_slot: the entity of each step; steps of one entity stand together.

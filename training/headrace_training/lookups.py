@@ -206,12 +206,13 @@ def run(
 ) -> Floats:
     """Run a step program: the features of each read. Threads write to different rows, and share what they read."""
     result = np.empty((len(reads), layout.n_features))
+    take = events.take if reads.own is not None or layout.orders_events else events.take_values
 
     def part(steps: slice, folds: slice, rows: slice) -> None:
         kind, numbers = program.kind[steps], program.rows[rows]
         index = program.index[steps] - np.where(kind == READ, rows.start, folds.start)
         own = None if reads.own is None else reads.own.take(numbers)
-        folded = events.take(program.events[folds])
+        folded = take(program.events[folds])
         if skipped is not None:
             folded = replace(folded, kept=folded.kept & ~skipped[folds])
         # Rows are read in step order and scattered afterwards: a third faster than writing each to its place at once.
