@@ -5,7 +5,8 @@ serving. Nulls follow SQL: a comparison with null is unknown, ``&`` and ``|`` ar
 true. Arithmetic is in float64; dividing by zero gives null.
 
 A column holds its nulls in the way of ``Columns``: NaN in a float64 column, None in a string column; an int64 or bool column
-has none. What may not live here: aggregations (``features``) and anything that looks across rows.
+has none. Operators make nodes and nodes are operands of operators, so both are in this one file. What may not live here:
+aggregations (``features``) and anything that looks across rows.
 """
 
 from __future__ import annotations

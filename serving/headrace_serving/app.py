@@ -148,18 +148,8 @@ def create_app(
     )
     _watch_log(metrics, log)
 
-    @contextlib.asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await asyncio.get_running_loop().run_in_executor(None, _load, hosting)
-        log.start()
-        following = asyncio.create_task(hosting.watch(options.follow_s))
-        try:
-            yield
-        finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
-            await log.close(options.flush_s)
-            await reader.close()
+    def lifespan(_app: FastAPI) -> contextlib.AbstractAsyncContextManager[None]:
+        return _lifetime(hosting, log, reader, options)
 
     app = ServingApp(title=f"{project.name}: predictions", version=hr.__version__, lifespan=lifespan)
     app.hosting, app.prediction_log, app.metrics = hosting, log, metrics
@@ -171,6 +161,23 @@ def create_app(
     app.add_exception_handler(HTTPException, _answer_http)
     app.openapi = described(app.openapi, _operations(project, plans, app.predict_paths, options.limits))  # type: ignore[method-assign]
     return app
+
+
+@contextlib.asynccontextmanager
+async def _lifetime(
+    hosting: Hosting[Predictor], log: PredictionLog[Answer], reader: AsyncOnlineReader, options: Options
+) -> AsyncIterator[None]:
+    """Load the champions, follow the registry; at the end send what is still to be logged."""
+    await asyncio.get_running_loop().run_in_executor(None, _load, hosting)
+    log.start()
+    following = asyncio.create_task(hosting.watch(options.follow_s))
+    try:
+        yield
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await log.close(options.flush_s)
+        await reader.close()
 
 
 def _watch_log(metrics: Metrics, log: PredictionLog[Answer]) -> None:
