@@ -102,7 +102,7 @@ class ViewFolder:
 
     def open(self, topic: TopicStart) -> None:
         """A source begins; see `Positions.open`."""
-        self.positions.open(topic.topic_id, topic.partitions, self._records, topic.starts)
+        self.positions.open(topic.topic_id, topic.partitions, self._records, topic.starts, topic.firsts)
 
     def begin(self, piece: Slice, ask: Callable[[bytes], None]) -> Pending | None:
         """Find the slice's entities and ask for the states that are not cached; None where no row is new.

@@ -28,11 +28,13 @@ class TopicStart:
         topic_id: the broker's id of the topic.
         partitions: how many it has.
         starts: for each partition that this source reads, the first offset it will read and what stands before it.
+        firsts: for each of them, where a lane may begin that holds nothing of it.
     """
 
     topic_id: str
     partitions: int
     starts: Mapping[int, Watermark]
+    firsts: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,7 +217,7 @@ def run_log_writer(
         _assignment(settings.kafka, topic, identities[topic], tables[topic], _name(events, topic)) for topic in tables
     ]
     journal.note("starting", starts={a.topic: {p: mark.next for p, mark in a.starts.items()} for a in assignments})
-    topics = {a.topic: TopicStart(a.identity.topic_id, a.identity.partitions, a.starts) for a in assignments}
+    topics = {a.topic: TopicStart(a.identity.topic_id, a.identity.partitions, a.starts, a.firsts) for a in assignments}
     box = DeadLetterBox(settings.kafka, settings.namespace, journal)
     decoder = LogDecoder(loaded, {topic: identity.topic_id for topic, identity in identities.items()}, box)
     source = KafkaSource(settings.kafka, assignments, journal, pause_ms=_PAUSE_MS)
@@ -239,4 +239,4 @@ def _assignment(bootstrap: str, topic: str, identity: TopicIdentity, table: LogT
     """Where the log continues: a table's position is checked like that of a lane."""
     marks = {(identity.topic_id, partition): Watermark(next_) for partition, next_ in table.watermark().items()}
     facts = TopicFacts(topic, identity.topic_id, first_offsets(bootstrap, topic), end_offsets(bootstrap, topic), {})
-    return Assignment(topic, identity, start_positions(facts, {name: [LaneRecord(watermarks=marks)]}))
+    return Assignment(topic, identity, start_positions(facts, {name: [LaneRecord(watermarks=marks)]}), facts.first)

@@ -45,7 +45,12 @@ class Positions:
         self._fields: list[bytes] = []
 
     def open(
-        self, topic_id: str, partitions: int, records: Sequence[LaneRecord], starts: Mapping[int, Watermark]
+        self,
+        topic_id: str,
+        partitions: int,
+        records: Sequence[LaneRecord],
+        starts: Mapping[int, Watermark],
+        firsts: Mapping[int, int],
     ) -> None:
         """Begin: the claimed records say where the lanes are, `starts` where the source begins.
 
@@ -54,9 +59,11 @@ class Positions:
             partitions: how many it has.
             records: the claimed record of each lane.
             starts: by partition that the source reads.
+            firsts: by partition, where a lane may begin that holds nothing of it.
 
         Raises:
-            Gap: the source begins behind a lane.
+            Gap: the source begins behind a lane. A lane that knew where it was when the starts were settled, and knows
+                nothing now, fell back to its beginning in between.
         """
         missing = partitions - self.folded.shape[1]
         if missing > 0:
@@ -68,11 +75,11 @@ class Positions:
             self._marks[partition] = start
             for row, record in enumerate(records):
                 known = record.watermarks.get((topic_id, partition))
-                if known is None:
-                    self.folded[row, partition] = start.next
-                    continue
-                self.folded[row, partition] = self.sent[row, partition] = known.next
-                if start.next > known.next:
+                reached = firsts[partition] if known is None else known.next
+                self.folded[row, partition] = reached
+                if known is not None:
+                    self.sent[row, partition] = reached
+                if start.next > reached:
                     raise self._gap(row, partition, start.next)
 
     def _gap(self, row: int, partition: int, got: int) -> Gap:

@@ -95,7 +95,7 @@ def _assignment(
     starts = start_positions(facts, lanes)
     check_marks(settings.kafka, facts, lanes)
     mine = {partition: start for partition, start in starts.items() if partition % workers == worker}
-    return Assignment(event.topic, identity, mine)
+    return Assignment(event.topic, identity, mine, {partition: facts.first[partition] for partition in mine})
 
 
 def topic_facts(settings: Settings, event: Event, identity: TopicIdentity, lanes: _Lanes) -> TopicFacts:

@@ -115,7 +115,10 @@ def _parts(
         worker, workers, folders, Address.parse(settings.redis), journal, options.patience,
         take_over=take_over, most_dirty_bytes=max(settings.cache_kb * 1024 // 4, _LEAST_DIRTY_BYTES),
     )  # fmt: skip
-    topics = {a.topic: TopicStart(a.identity.topic_id, a.identity.partitions, a.starts) for a in prepared.assignments}
+    topics = {
+        a.topic: TopicStart(a.identity.topic_id, a.identity.partitions, a.starts, a.firsts)
+        for a in prepared.assignments
+    }
     ids = {topic: identity.topic_id for topic, identity in prepared.topics.items()}
     box = DeadLetterBox(settings.kafka, settings.namespace, journal, outage_s=outage_s)
     decoder = Decoder(loaded.project, prepared.views, ids, workers, box)

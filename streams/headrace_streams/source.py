@@ -49,11 +49,13 @@ class Assignment:
         topic: the topic.
         identity: what it was when the starts were decided.
         starts: by partition, the first offset to read and what stands before it.
+        firsts: by partition, the first offset that the broker keeps.
     """
 
     topic: str
     identity: TopicIdentity
     starts: Mapping[int, Watermark]
+    firsts: Mapping[int, int]
 
 
 class KafkaSource:

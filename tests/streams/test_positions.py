@@ -11,14 +11,14 @@ from headrace_streams.items import Span
 from headrace_streams.positions import Positions
 
 
-def opened(*nexts: int | None, start: int = 0, partition: int = 0) -> Positions:
+def opened(*nexts: int | None, start: int = 0, partition: int = 0, first: int = 0) -> Positions:
     """Lanes 0, 1 … that hold what is before these offsets; None for a lane that nobody committed to yet."""
     positions = Positions(range(len(nexts)), lambda lane: f"lane {lane} of view 'v'")
     records = [
         LaneRecord() if next_ is None else LaneRecord(watermarks={("id", partition): Watermark(next_)})
         for next_ in nexts
     ]
-    positions.open("id", 2, records, {partition: Watermark(start)})
+    positions.open("id", 2, records, {partition: Watermark(start)}, {partition: first})
     return positions
 
 
@@ -57,8 +57,14 @@ def test_a_source_that_begins_behind_a_lane_is_a_gap() -> None:
         opened(5, start=8)
 
 
+def test_a_lane_that_forgot_everything_since_the_start_was_settled_is_a_gap() -> None:
+    """Otherwise it would begin where it had been before, and what it held would be lost without a word."""
+    with pytest.raises(Gap, match="offsets 3 to 7 are missing"):
+        opened(None, start=8, first=3)
+
+
 def test_a_fresh_lane_begins_where_the_source_begins() -> None:
-    positions = opened(None, start=40)
+    positions = opened(None, start=40, first=40)
     assert positions.committed_below() == {0: 40}
     assert positions.tell(0) == [b"wm:id:0", b"40:-1:"], (
         "even before its first row, so that the partition counts as known"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from headrace.errors import ConfigError, Fenced, IdentityError
+from headrace.errors import ConfigError, Fenced, Gap, IdentityError
 from headrace_schemas.dead_letters import dead_letter_topic, decode_dead_letter
 from headrace_schemas.keys import ViewKeys
 from headrace_schemas.stores import kafka, online
-from headrace_schemas.stores.lanes import watermark_field
+from headrace_schemas.stores.lanes import LaneRecord, watermark_field
+from headrace_streams import writer
 from headrace_streams.errors import IDENTITY
+from headrace_streams.session import Session
 from tests.services import Services
 from tests.streams.shop import MORE_VIEWS, VIEWS, Shop
 
@@ -132,6 +136,30 @@ def test_take_over_fences_the_one_before(services: Services, prefix: str, tmp_pa
             assert isinstance(first.fails(), Fenced)
             shop.wait(second)
     shop.check()
+
+
+def test_a_store_that_loses_everything_before_the_claim_is_read_again_from_the_beginning(
+    services: Services, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The starts are settled from a record that is gone when the lanes are claimed."""
+    shop = Shop(services, prefix, tmp_path, seed=17)
+    shop.produce(300)
+    with shop.streaming() as run:
+        shop.wait(run)
+    shop.produce(100)
+    claim = writer.claim
+
+    def claim_what_is_left(session: Session, lane_keys: Sequence[bytes], token: bytes, **how: Any) -> list[LaneRecord]:
+        shop.client.delete(*shop.client.scan_iter(match=f"{{{shop.namespace}:*", count=1000))
+        return claim(session, lane_keys, token, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(writer, "claim", claim_what_is_left)
+        with shop.streaming() as run:
+            assert isinstance(run.fails(), Gap)
+    with shop.streaming(take_over=True) as run:
+        shop.wait(run)
+    assert shop.check() > 400
 
 
 def test_a_topic_that_vanishes_stops_the_running_group_with_a_message(
