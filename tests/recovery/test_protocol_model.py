@@ -8,7 +8,7 @@ from tests.recovery.model.histories import explore, first_failure, mutations
 from tests.recovery.model.store import Rules
 
 HISTORIES = 250
-MOST = 8_000  # histories in which a missing rule has to show; most do within thirty
+MOST = 2_000  # histories in which a missing rule has to show; most do within thirty
 
 
 def test_no_history_loses_an_event_or_counts_one_twice() -> None:
@@ -19,7 +19,13 @@ def test_no_history_loses_an_event_or_counts_one_twice() -> None:
     assert min(found.ends[end] for end in ("Fenced", "Stale", "Gap")) > 0
 
 
-@pytest.mark.parametrize("name", [name for name in mutations() if name not in ("lane_skip", "same_bytes")])
+def test_the_lane_skip_is_a_second_guard_behind_the_offsets_of_the_states() -> None:
+    """Alone it changes nothing in the model; docs/exactly-once.md says so, and has to be told if that ends."""
+    found = explore(mutations()["lane_skip"], HISTORIES)
+    assert (found.lost, found.doubled) == (0, 0)
+
+
+@pytest.mark.parametrize("name", [name for name in mutations() if name != "lane_skip"])
 def test_a_missing_rule_loses_or_doubles_events(name: str) -> None:
     seed = first_failure(mutations()[name], MOST)
     print(f"without {name}: seed {seed}")

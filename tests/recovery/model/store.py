@@ -103,9 +103,10 @@ class Store:
         self._past = [*self._past[-5:], copy.deepcopy(self.lanes)]
 
     def fail_over(self, back: float) -> None:
-        """A replica takes over; 0 is the oldest that is remembered."""
+        """A replica takes over; 0 is the oldest that is remembered. The others follow it: none of them is ahead any more."""
         if self._past:
-            self.lanes = copy.deepcopy(self._past[int(back * len(self._past))])
+            self._past = self._past[: int(back * len(self._past)) + 1]
+            self.lanes = copy.deepcopy(self._past[-1])
 
     def record(self, lane: int) -> LaneRecord:
         return LaneRecord.decode(self.lanes[lane].fields)
