@@ -38,7 +38,7 @@ def claim(
     """
     deadline = time.monotonic() + claim_s
     mode = "1" if take_over else "0"
-    commands = [pack("EVALSHA", _CLAIM_ID, 1, key, token, mode, DEAD_AFTER_US) for key in lane_keys]
+    commands = [(key, pack("EVALSHA", _CLAIM_ID, 1, key, token, mode, DEAD_AFTER_US)) for key in lane_keys]
     records: list[LaneRecord | None] = [None] * len(commands)
     while None in records:
         left = [index for index, record in enumerate(records) if record is None]
@@ -67,4 +67,4 @@ def _read(reply: Reply) -> tuple[LaneRecord | None, bytes]:
 
 def release(session: Session, lane_keys: Sequence[bytes], token: bytes) -> None:
     """Give lanes back, so that the next worker need not wait for silence."""
-    session.answers([pack("EVALSHA", _RELEASE_ID, 1, key, token) for key in lane_keys])
+    session.answers([(key, pack("EVALSHA", _RELEASE_ID, 1, key, token)) for key in lane_keys])

@@ -10,7 +10,7 @@ A flush is a sequence of commits; those of one lane form a chain, each naming th
     other head, unknown                        STALE: Redis went back in time
     no owner                                   STALE: Redis lost the lane
     other owner                                FENCED
-    MOVED, LOADING, OOM …                      nothing was written; send again after a pause
+    MOVED, LOADING, OOM …                      nothing was written; send again after a pause, to whom it is then
     NOSCRIPT                                   nothing was written; load the script, send again
     any other error                            STALE
     none                                       send the same bytes again, from the first unanswered one
@@ -33,6 +33,11 @@ _NOTHING_WRITTEN = (
     "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "READONLY", "OOM", "MISCONF", "NOREPLICAS", "MASTERDOWN", "BUSY",
 )  # fmt: skip
 _WRAPPED = re.compile(rf"(?:^|-)({'|'.join(_NOTHING_WRITTEN)})\b")
+# A script's states are one MSET, its first write: where a cluster refuses that one, because its slot is on the move, none is written.
+_ON_THE_MOVE = re.compile(
+    r"Script attempted to (access a non local key|execute a (write )?command while the cluster is down)"
+)
+_NOT_HERE = re.compile(r"\b(MOVED|ASK|READONLY)\b")  # another server is the one to ask, or soon will be
 
 
 class Status(Enum):
@@ -71,7 +76,9 @@ def nothing_written(error: str) -> bool:
     False
     """
     code = error.split(" ", 1)[0]
-    return code in _NOTHING_WRITTEN or (code == "ERR" and _WRAPPED.search(error) is not None)
+    if code in _NOTHING_WRITTEN:
+        return True
+    return code == "ERR" and bool(_WRAPPED.search(error) or _ON_THE_MOVE.search(error))
 
 
 class Ledger:
@@ -90,6 +97,7 @@ class Ledger:
             self._chains.setdefault(commit.lane, []).append(index)
         self.refusal: str | None = None  # the last reason to pause before sending again
         self.scripts_missing = False
+        self.moved = False  # some refusal says that another server is the one to send to
 
     @property
     def done(self) -> bool:
@@ -98,7 +106,7 @@ class Ledger:
 
     def to_send(self) -> list[int]:
         """Commits that are not known to be applied, in order; sending them again starts a new round of answers."""
-        self.refusal, self.scripts_missing = None, False
+        self.refusal, self.scripts_missing, self.moved = None, False, False
         return [index for index, commit in enumerate(self.commits) if commit.status is not Status.APPLIED]
 
     def answer(self, index: int, reply: object) -> None:
@@ -120,6 +128,7 @@ class Ledger:
             commit.status, self.scripts_missing = Status.REFUSED, True
         elif isinstance(reply, Exception) and nothing_written(str(reply)):
             commit.status, self.refusal = Status.REFUSED, str(reply)
+            self.moved = self.moved or _NOT_HERE.search(str(reply)) is not None
         else:
             raise self._stale(commit, f"it answered {reply!r}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from headrace.errors import ConfigError
-from headrace_schemas.stores.resp import pack
+from headrace_schemas.stores.resp import Reply, pack
 from headrace_streams.session import Session
 
 _EVERY_S = 5.0
@@ -39,9 +39,10 @@ class Evictions:
         if now_s - self._asked_s < _EVERY_S:
             return
         self._asked_s = now_s
-        reply = self._session.answers([pack("INFO", "stats")])[0]
-        found = _COUNT.search(reply) if isinstance(reply, bytes) else None
-        count = int(found[1]) if found else 0
+        counts = [self._counted(reply) for reply in self._session.of_all(pack("INFO", "stats"))]
+        if not counts:
+            return
+        count = sum(counts)
         if self._known is not None and count > self._known:
             raise ConfigError(
                 f"Redis must keep every key, but it evicted {count - self._known} since this worker started: states are gone "
@@ -49,3 +50,8 @@ class Evictions:
                 f"another [project] namespace in headrace.toml"
             )
         self._known = count
+
+    @staticmethod
+    def _counted(reply: Reply) -> int:
+        found = _COUNT.search(reply) if isinstance(reply, bytes) else None
+        return int(found[1]) if found else 0

@@ -10,35 +10,59 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from headrace.errors import ServiceUnavailable
 from headrace_schemas.stores.resp import Address, Connection, Disconnected
+from headrace_schemas.stores.topology import Topology
 from headrace_streams.commits import Commit, Ledger
 from headrace_streams.journal import Journal
 from headrace_streams.patience import Patience
-from headrace_streams.session import connect, load_scripts
+from headrace_streams.session import Links, load_scripts
 
 _NOBODY = -1
+
+
+@dataclass(frozen=True, slots=True)
+class LaneNames:
+    """How to speak of the lanes of a flush's commits.
+
+    Args:
+        name: for messages.
+        key: the lane record's key.
+    """
+
+    name: Callable[[int], str]
+    key: Callable[[int], bytes]
+
+
+@dataclass(slots=True)
+class _Line:
+    """A connection, and which commit each coming answer is for."""
+
+    connection: Connection
+    awaited: deque[int] = field(default_factory=deque)
 
 
 class Flusher:
     """One flush after the other.
 
     Args:
-        address: of the Redis master.
+        topology: where the primaries are.
         journal: where outages are reported.
         patience: how long to wait for what.
     """
 
-    def __init__(self, address: Address, journal: Journal, patience: Patience) -> None:
-        self._address, self._journal, self._patience = address, journal, patience
-        self._connection: Connection | None = None
-        self._awaited: deque[int] = deque()  # which commit each coming answer is for
+    def __init__(self, topology: Topology, journal: Journal, patience: Patience) -> None:
+        self._topology, self._journal, self._patience = topology, journal, patience
+        self._links = Links(topology, journal, patience.answer_s)
+        self._lines: dict[Address, _Line] = {}
         self._open = 0  # answers to commits that are still to come in this round
         self._ledger: Ledger | None = None
+        self._lanes = LaneNames(str, lambda lane: b"")
         self._data = memoryview(b"")
         self._bounds: npt.NDArray[np.int64] = np.zeros(1, np.int64)
         self._moved_at = 0.0
@@ -49,11 +73,7 @@ class Flusher:
         return self._ledger is not None
 
     def start(
-        self,
-        commits: Sequence[Commit],
-        data: npt.NDArray[np.uint8],
-        bounds: npt.NDArray[np.int64],
-        name: Callable[[int], str],
+        self, commits: Sequence[Commit], data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64], lanes: LaneNames
     ) -> None:
         """Send a flush; `poll` or `wait` brings it to its end.
 
@@ -61,21 +81,23 @@ class Flusher:
             commits: in order.
             data: their packed commands, which must not change before the end.
             bounds: where each begins and the last ends.
-            name: a lane's name for messages.
+            lanes: how to speak of their lanes.
         """
         assert self._ledger is None, "one flush at a time"
-        self._ledger, self._data, self._bounds = Ledger(commits, name), data.data, bounds
+        self._ledger, self._lanes = Ledger(commits, lanes.name), lanes
+        self._data, self._bounds = data.data, bounds
         self._moved_at = time.monotonic()
         self._send(self._ledger.to_send())
 
-    def post(self, command: bytes) -> None:
-        """Send a command whose answer does not matter, if there is a connection."""
-        if self._connection is not None:
-            self._awaited.append(_NOBODY)
-            try:
-                self._connection.send(command)
-            except Disconnected as error:
-                self._drop(str(error))
+    def post(self, key: bytes, command: bytes) -> None:
+        """Send a command whose answer does not matter, if there is a connection to where its key lies."""
+        try:
+            line = self._lines.get(self._links.locate(key)) if self._lines else None
+            if line is not None:
+                line.awaited.append(_NOBODY)
+                line.connection.send(command)
+        except Disconnected as error:
+            self._drop(str(error))
 
     def poll(self) -> bool:
         """Take the answers that are there; returns whether no flush is under way any more.
@@ -95,18 +117,16 @@ class Flusher:
         if self._ledger.done:
             self._ledger = None
             return True
-        return self.wait() if self._connection is None or not self._open else False
+        return self.wait() if not self._open else False
 
     def _take(self) -> None:
-        if self._connection is None:
-            return
-        replies = self._connection.replies()
-        if replies:
+        taken = [(line, reply) for line in self._lines.values() for reply in line.connection.replies()]
+        if taken:
             self._moved_at = time.monotonic()
-        elif time.monotonic() - self._moved_at > self._patience.answer_s:
+        elif self._lines and time.monotonic() - self._moved_at > self._patience.answer_s:
             raise Disconnected(f"no answer within {self._patience.answer_s:g} s")
-        for reply in replies:
-            self._note(reply)
+        for line, reply in taken:
+            self._note(line, reply)
 
     def wait(self) -> bool:
         """Bring the flush to its end, however long Redis refuses or is away.
@@ -124,12 +144,12 @@ class Flusher:
                 break
             if since is None:
                 since = time.monotonic()
-                self._journal.note("redis-trouble", reason=reason, address=str(self._address))
+                self._journal.note("redis-trouble", reason=reason, address=str(self._topology))
             if time.monotonic() - since > self._patience.outage_s:
-                raise ServiceUnavailable("Redis", str(self._address), reason)
-            if self._connection is None or self._ledger.refusal:
+                raise ServiceUnavailable("Redis", str(self._topology), reason)
+            if not self._lines or self._ledger.refusal:
                 time.sleep(next(pauses))
-            self._reload_scripts(self._ledger)
+            self._mend(self._ledger)
             self._send(self._ledger.to_send())
         if since is not None:
             self._journal.note("redis-back", after_s=round(time.monotonic() - since, 3))
@@ -138,55 +158,76 @@ class Flusher:
     def _finish_round(self, ledger: Ledger) -> str:
         """Take the answers that are still to come; the reason if not all commits are applied then."""
         try:
-            while self._open and self._connection is not None:
-                self._note(self._connection.wait())
+            for line in self._lines.values():
+                while any(index != _NOBODY for index in line.awaited):
+                    self._note(line, line.connection.wait())
         except Disconnected as error:
             self._drop(str(error))
             return str(error)
         return ledger.refusal or ("the scripts were not loaded" if ledger.scripts_missing else "not connected")
 
-    def _reload_scripts(self, ledger: Ledger) -> None:
-        if ledger.scripts_missing and self._connection is not None:
+    def _mend(self, ledger: Ledger) -> None:
+        """Before commits are sent again: make the scripts known, leave a server that is no primary or not theirs."""
+        if ledger.moved:
+            self._drop(ledger.refusal or "moved")
+        if ledger.scripts_missing:
             try:
-                while self._awaited:  # answers that nobody waits for stand before those of the loading
-                    self._note(self._connection.wait())
-                load_scripts(self._connection)
+                for line in self._lines.values():
+                    while line.awaited:  # answers that nobody waits for stand before those of the loading
+                        self._note(line, line.connection.wait())
+                    load_scripts(line.connection)
             except Disconnected as error:
                 self._drop(str(error))
 
     def _send(self, indices: Sequence[int]) -> None:
         try:
-            if self._connection is None:
-                self._connection = connect(self._address, self._patience.answer_s)
+            addresses = self._addresses(indices)
             first = 0
             while first < len(indices):  # runs of neighbours go out in one piece
                 last = first
-                while last + 1 < len(indices) and indices[last + 1] == indices[last] + 1:
+                while (
+                    last + 1 < len(indices)
+                    and indices[last + 1] == indices[last] + 1
+                    and addresses[last + 1] is addresses[first]
+                ):
                     last += 1
-                self._awaited.extend(indices[first : last + 1])
+                line = self._line(addresses[first])
+                line.awaited.extend(indices[first : last + 1])
                 self._open += last + 1 - first
-                self._connection.send(self._data[self._bounds[indices[first]] : self._bounds[indices[last] + 1]])
+                line.connection.send(self._data[self._bounds[indices[first]] : self._bounds[indices[last] + 1]])
                 first = last + 1
         except Disconnected as error:
             self._drop(str(error))
 
-    def _note(self, reply: object) -> None:
-        index = self._awaited.popleft()
+    def _addresses(self, indices: Sequence[int]) -> list[Address]:
+        """Where each commit goes; the same object for the same server."""
+        if self._topology.one:
+            return [self._links.locate(b"")] * len(indices)
+        assert self._ledger is not None
+        of_lane: dict[int, Address] = {}
+        for lane in {self._ledger.commits[index].lane for index in indices}:
+            of_lane[lane] = self._links.locate(self._lanes.key(lane))
+        return [of_lane[self._ledger.commits[index].lane] for index in indices]
+
+    def _line(self, address: Address) -> _Line:
+        line = self._lines.get(address)
+        if line is None:
+            line = self._lines[address] = _Line(self._links.to(address))
+        return line
+
+    def _note(self, line: _Line, reply: object) -> None:
+        index = line.awaited.popleft()
         if index != _NOBODY:
             self._open -= 1
             assert self._ledger is not None
             self._ledger.answer(index, reply)
 
     def _drop(self, reason: str) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._journal.note("redis-disconnected", reason=reason, address=str(self._address))
-        self._connection = None
-        self._awaited.clear()
+        self._links.drop(reason)
+        self._lines.clear()
         self._open = 0
 
     def close(self) -> None:
-        """Close the connection; a flush under way is given up."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Close the connections; a flush under way is given up."""
+        self._links.close()
+        self._lines.clear()

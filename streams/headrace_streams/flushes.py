@@ -17,6 +17,7 @@ import numpy.typing as npt
 from headrace_schemas.stores.lanes import COMMIT, MAX_COMMIT_BYTES, MAX_COMMIT_KEYS, TOKEN_BYTES
 from headrace_streams.cache import Packed
 from headrace_streams.commits import Commit
+from headrace_streams.flusher import LaneNames
 from headrace_streams.folding import ViewFolder, pack
 from headrace_streams.session import script_id
 
@@ -136,10 +137,18 @@ class FlushBuilder:
             commits.append(commit)
         return _Part(folder, numbers, lanes, ends, pack(heads))
 
-    def name(self, lane: int) -> str:
-        """The name of a commit's lane for messages."""
+    @property
+    def lanes(self) -> LaneNames:
+        """How to speak of the lanes of commits."""
+        return LaneNames(self._name, self._key)
+
+    def _name(self, lane: int) -> str:
         view, number = divmod(lane, _LANES_MOST)
         return self._folders[view].lane_name(number)
+
+    def _key(self, lane: int) -> bytes:
+        view, number = divmod(lane, _LANES_MOST)
+        return self._folders[view].keys.lane_key(number)
 
 
 def part_bounds(part: _Part) -> npt.NDArray[np.int64]:

@@ -63,12 +63,15 @@ class ViewFolder:
         shard: this shard.
         shards: how many there are.
         cache_bytes: what the cache of states may take.
+        by_lane: one command may only name keys of one lane.
     """
 
-    def __init__(self, view: FeatureView, keys: ViewKeys, shard: int, shards: int, cache_bytes: int) -> None:
+    def __init__(
+        self, view: FeatureView, keys: ViewKeys, shard: int, shards: int, cache_bytes: int, *, by_lane: bool = False
+    ) -> None:
         self.view, self.keys = view, keys
         self._layout = Layout.of(view)
-        self._shards = shards
+        self._shards, self._by_lane = shards, by_lane
         self.positions = Positions(range(shard, view.lanes, shards), self.lane_name)
         self.cache = StateCache(cache_bytes)
         self.prefixes = pack(keys.state_prefixes)
@@ -104,12 +107,12 @@ class ViewFolder:
         """A source begins; see `Positions.open`."""
         self.positions.open(topic.topic_id, topic.partitions, self._records, topic.starts, topic.firsts)
 
-    def begin(self, piece: Slice, ask: Callable[[bytes], None]) -> Pending | None:
+    def begin(self, piece: Slice, ask: Callable[[bytes, bytes], None]) -> Pending | None:
         """Find the slice's entities and ask for the states that are not cached; None where no row is new.
 
         Args:
             piece: the slice.
-            ask: sends a reading command; its answer is given to `finish`.
+            ask: sends a reading command, of which one key is told; its answer is given to `finish`.
 
         Raises:
             Gap: offsets are missing before the slice.
@@ -126,8 +129,8 @@ class ViewFolder:
         batch_keys = BatchKeys(groups.hash, groups.first, keys.data, keys.offsets)
         numbers = self.cache.find(batch_keys)
         loaded_of, commands = self._missing(batch_keys, numbers)
-        for command in commands:
-            ask(command)
+        for key, command in commands:
+            ask(key, command)
         return Pending(piece.spans, events, groups.slot, batch_keys, numbers, loaded_of, len(commands))
 
     def _new_rows(self, keys: Packed, events: kernel.EventBatch) -> tuple[Packed, kernel.EventBatch]:
@@ -136,21 +139,29 @@ class ViewFolder:
         rows = self.positions.new_rows(lanes, events.partition, events.offset)
         return take_keys(keys, rows), events.take(rows)
 
-    def _missing(self, keys: BatchKeys, numbers: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], list[bytes]]:
+    def _missing(
+        self, keys: BatchKeys, numbers: npt.NDArray[np.int32]
+    ) -> tuple[npt.NDArray[np.int32], list[tuple[bytes, bytes]]]:
         """Place of each absent entity among what will be loaded (0: the empty state), and the commands that load."""
         loaded_of = np.zeros(len(numbers), np.int32)
         absent = np.flatnonzero(numbers < 0)
-        if not len(absent):
-            return loaded_of, []
         lanes = self.keys.lanes_of(keys.hashes[absent])
         unknown = ~self._complete[lanes]
         absent, lanes = absent[unknown], lanes[unknown]
+        if not len(absent):
+            return loaded_of, []
+        cuts = np.zeros(0, np.int64)
+        if self._by_lane:
+            order = np.argsort(lanes, kind="stable")
+            absent, lanes = absent[order], lanes[order]
+            cuts = np.flatnonzero(np.diff(lanes)) + 1
         loaded_of[absent] = np.arange(1, len(absent) + 1, dtype=np.int32)
+        bounds = np.union1d(np.arange(0, len(absent), _MOST_NAMES), cuts).tolist()
         commands = []
-        for start in range(0, len(absent), _MOST_NAMES):
-            part = slice(start, start + _MOST_NAMES)
-            names = pack_names(keys, keys.first[absent[part]], lanes[part], self.prefixes)
-            commands.append(b"*%d\r\n$4\r\nMGET\r\n%s" % (1 + len(absent[part]), names))
+        for start, end in zip(bounds, [*bounds[1:], len(absent)], strict=True):
+            names = pack_names(keys, keys.first[absent[start:end]], lanes[start:end], self.prefixes)
+            lane_key = self.keys.lane_key(int(lanes[start]))
+            commands.append((lane_key, b"*%d\r\n$4\r\nMGET\r\n%s" % (1 + end - start, names)))
         return loaded_of, commands
 
     def finish(self, pending: Pending, replies: Sequence[Reply]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from headrace import kernel
 from headrace_schemas.keys import ViewKeys
 from headrace_schemas.loading import LoadedProject
-from headrace_schemas.stores.resp import Address
+from headrace_schemas.stores.topology import parse_topology
 from headrace_streams import cache
 from headrace_streams.dead_letters import DeadLetterBox
 from headrace_streams.decoding import Decoder
@@ -108,11 +108,13 @@ def _parts(
 ) -> Parts:
     settings, outage_s = loaded.settings, options.patience.outage_s
     cache_bytes = settings.cache_kb * 1024 // len(prepared.views)
+    topology = parse_topology(settings.redis)
     folders = [
-        ViewFolder(view, ViewKeys(settings.namespace, view), worker, workers, cache_bytes) for view in prepared.views
+        ViewFolder(view, ViewKeys(settings.namespace, view), worker, workers, cache_bytes, by_lane=not topology.one)
+        for view in prepared.views
     ]
     writer = ShardWriter(
-        worker, workers, folders, Address.parse(settings.redis), journal, options.patience,
+        worker, workers, folders, topology, journal, options.patience,
         take_over=take_over, most_dirty_bytes=max(settings.cache_kb * 1024 // 4, _LEAST_DIRTY_BYTES),
     )  # fmt: skip
     topics = {

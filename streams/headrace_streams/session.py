@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from headrace.errors import ServiceUnavailable, StoreError
 from headrace_schemas.stores.lanes import CLAIM, COMMIT, RELEASE
 from headrace_schemas.stores.resp import Address, Connection, Disconnected, Reply, pack
+from headrace_schemas.stores.topology import Topology
 from headrace_streams.commits import nothing_written
 from headrace_streams.journal import Journal
 from headrace_streams.patience import Patience
@@ -26,18 +27,59 @@ def script_id(script: bytes) -> str:
     return hashlib.sha1(script, usedforsecurity=False).hexdigest()
 
 
-def connect(address: Address, timeout_s: float) -> Connection:
-    """A connection on which the scripts are known.
+class Links:
+    """Connections on which the scripts are known, one to each primary that is needed.
 
-    Raises:
-        Disconnected: nobody answers, or not as a master that takes us.
+    Args:
+        topology: where the primaries are.
+        journal: where lost connections are reported.
+        timeout_s: how long connecting, and each wait for progress, may take.
     """
-    try:
-        connection = Connection(address, timeout_s)
-    except ServiceUnavailable as error:
-        raise Disconnected(error.reason) from error
-    load_scripts(connection)
-    return connection
+
+    def __init__(self, topology: Topology, journal: Journal, timeout_s: float) -> None:
+        self.topology, self._journal, self._timeout_s = topology, journal, timeout_s
+        self._open: dict[Address, Connection] = {}
+
+    def locate(self, key: bytes) -> Address:
+        """The primary of a key.
+
+        Raises:
+            Disconnected: nobody says.
+        """
+        try:
+            return self.topology.locate(key)
+        except ServiceUnavailable as error:
+            raise Disconnected(error.reason) from error
+
+    def to(self, address: Address) -> Connection:
+        """The connection to a primary, made if there is none.
+
+        Raises:
+            Disconnected: nobody answers, or not as a primary that takes us.
+        """
+        connection = self._open.get(address)
+        if connection is None:
+            try:
+                connection = Connection(address, self._timeout_s)
+            except ServiceUnavailable as error:
+                raise Disconnected(error.reason) from error
+            load_scripts(connection)
+            self._open[address] = connection
+        return connection
+
+    def drop(self, reason: str) -> None:
+        """Close all connections and ask anew where the primaries are."""
+        self.topology.forget()
+        for address, connection in self._open.items():
+            connection.close()
+            self._journal.note("redis-disconnected", reason=reason, address=str(address))
+        self._open.clear()
+
+    def close(self) -> None:
+        """Close all connections."""
+        for connection in self._open.values():
+            connection.close()
+        self._open.clear()
 
 
 def load_scripts(connection: Connection) -> None:
@@ -56,22 +98,29 @@ class Session:
     """Asks Redis and waits out its outages.
 
     Args:
-        address: of the Redis master.
+        topology: where the primaries are.
         journal: where outages are reported.
         patience: how long to wait for what.
     """
 
-    def __init__(self, address: Address, journal: Journal, patience: Patience) -> None:
-        self._address, self._journal, self._patience = address, journal, patience
-        self._connection: Connection | None = None
-        self._asked: deque[bytes] = deque()  # sent, not answered; sent again on a new connection
+    def __init__(self, topology: Topology, journal: Journal, patience: Patience) -> None:
+        self.topology, self._patience = topology, patience
+        self._links = Links(topology, journal, patience.answer_s)
+        self._connected = False
+        # Sent, not answered: key and command. All are sent again on new connections, since each may be sent twice.
+        self._asked: deque[tuple[bytes, bytes]] = deque()
 
-    def ask(self, command: bytes) -> None:
-        """Send a command now; its answer is fetched later, in order, by `answer`."""
-        self._asked.append(command)
+    def ask(self, key: bytes, command: bytes) -> None:
+        """Send a command now; its answer is fetched later, in order, by `answer`.
+
+        Args:
+            key: a key of the command, which says where it goes.
+            command: packed.
+        """
+        self._asked.append((key, command))
         try:
-            if self._connection is not None:
-                self._connection.send(command)
+            if self._connected:
+                self._links.to(self._links.locate(key)).send(command)
         except Disconnected as error:
             self._drop(str(error))
 
@@ -85,45 +134,54 @@ class Session:
         since = time.monotonic()
         for pause_s in self._patience.pauses():
             try:
-                reply = self._connected().wait()
+                self._connect()
+                reply = self._links.to(self._links.locate(self._asked[0][0])).wait()
                 if not isinstance(reply, Exception):
                     self._asked.popleft()
                     return reply
                 reason = str(reply)
                 if not (nothing_written(reason) or reason.startswith("NOSCRIPT")):
                     raise StoreError(
-                        f"Redis at {self._address}: a command of the feature pipeline was refused ({reason}); "
+                        f"Redis at {self.topology}: a command of the feature pipeline was refused ({reason}); "
                         f"check the permissions of its user and the type of its keys"
                     )
             except Disconnected as error:
                 reason = str(error)
             self._drop(reason)  # what was asked behind this command is asked again with it
             if time.monotonic() - since > self._patience.outage_s:
-                raise ServiceUnavailable("Redis", str(self._address), reason)
+                raise ServiceUnavailable("Redis", str(self.topology), reason)
             time.sleep(pause_s)
         raise AssertionError("pauses have no end")
 
-    def answers(self, commands: Sequence[bytes]) -> list[Reply]:
-        """Ask and wait for all answers."""
-        for command in commands:
-            self.ask(command)
+    def answers(self, commands: Sequence[tuple[bytes, bytes]]) -> list[Reply]:
+        """Ask and wait for all answers; each command with a key that says where it goes."""
+        for key, command in commands:
+            self.ask(key, command)
         return [self.answer() for _ in commands]
 
-    def _connected(self) -> Connection:
-        if self._connection is None:
-            self._connection = connect(self._address, self._patience.answer_s)
-            for command in self._asked:
-                self._connection.send(command)
-        return self._connection
+    def of_all(self, command: bytes) -> list[Reply]:
+        """The answers of all primaries to a command without keys; for counters, so an outage gives fewer of them."""
+        found: list[Reply] = []
+        try:
+            for address in self.topology.primaries():
+                connection = self._links.to(address)
+                connection.send(command)
+                found.append(connection.wait())
+        except (Disconnected, ServiceUnavailable) as error:
+            self._drop(str(error))
+        return found
+
+    def _connect(self) -> None:
+        if not self._connected:
+            for key, command in self._asked:
+                self._links.to(self._links.locate(key)).send(command)
+            self._connected = True
 
     def _drop(self, reason: str) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._journal.note("redis-disconnected", reason=reason, address=str(self._address))
-        self._connection = None
+        self._links.drop(reason)
+        self._connected = False
 
     def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Close the connections."""
+        self._links.close()
+        self._connected = False

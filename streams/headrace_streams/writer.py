@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from headrace_schemas.stores.lanes import fresh_token
 from headrace_schemas.stores.online import progress_fields
-from headrace_schemas.stores.resp import Address
 from headrace_schemas.stores.resp import pack as pack_command
+from headrace_schemas.stores.topology import Topology
 from headrace_streams.claims import claim, release
 from headrace_streams.evictions import Evictions
 from headrace_streams.flusher import Flusher
@@ -25,6 +25,8 @@ from headrace_streams.items import Opening, Slice, Stop, Tick
 from headrace_streams.journal import Journal
 from headrace_streams.patience import Patience
 from headrace_streams.session import Session
+
+_TELL_AGAIN_S = 2.0
 
 Item = Opening | Slice | Tick | Stop
 
@@ -36,7 +38,7 @@ class ShardWriter:
         shard: which shard.
         shards: how many there are.
         folders: its views.
-        address: of the Redis master.
+        topology: where Redis' primaries are.
         journal: where changes of state are reported.
         patience: how long to wait for what.
         take_over: claim lanes whose owner may seem alive.
@@ -48,7 +50,7 @@ class ShardWriter:
         shard: int,
         shards: int,
         folders: Sequence[ViewFolder],
-        address: Address,
+        topology: Topology,
         journal: Journal,
         patience: Patience,
         *,
@@ -58,8 +60,8 @@ class ShardWriter:
         self._shard, self._shards, self._folders = shard, shards, folders
         self._journal, self._patience = journal, patience
         self._take_over, self._most_dirty_bytes = take_over, most_dirty_bytes
-        self._session = Session(address, journal, patience)
-        self._flusher = Flusher(address, journal, patience)
+        self._session = Session(topology, journal, patience)
+        self._flusher = Flusher(topology, journal, patience)
         self._token = fresh_token()
         self._flushes = FlushBuilder(folders, self._token)
         self._sending: Flush | None = None
@@ -68,6 +70,7 @@ class ShardWriter:
         self._stopped: set[int] = set()
         self._sources = 0
         self._told: list[dict[int, int]] = [{} for _ in folders]
+        self._told_s = 0.0
         self._evictions = Evictions(self._session)
 
     def write(self, items: Sequence[Item]) -> None:
@@ -172,7 +175,7 @@ class ShardWriter:
         if not self._opened or len(self._opened) < self._sources or not (last or self._flushes.due(now_s)):
             return
         flush = self._sending = self._flushes.build(now_s, last=last)
-        self._flusher.start(flush.commits, flush.data, flush.bounds, self._flushes.name)
+        self._flusher.start(flush.commits, flush.data, flush.bounds, self._flushes.lanes)
 
     def _acknowledge(self, flush: Flush) -> None:
         self._sending = None
@@ -181,13 +184,18 @@ class ShardWriter:
         self._tell(flush.positions)
 
     def _tell(self, positions: Sequence[dict[int, int]]) -> None:
-        """Write the progress hint where it changed."""
+        """Write the progress hint where it changed, and now and then again: nobody waits for the answer, so it may be lost."""
+        now_s = time.monotonic()
+        again = now_s - self._told_s > _TELL_AGAIN_S
+        if again:
+            self._told_s = now_s
         for view, reached in enumerate(positions):
-            if reached != self._told[view]:
+            if reached and (again or reached != self._told[view]):
                 self._told[view] = reached
                 fields = progress_fields(self._shard, self._shards, reached)
                 pairs = [part for pair in fields.items() for part in pair]
-                self._flusher.post(pack_command("HSET", self._folders[view].keys.progress_key, *pairs))
+                key = self._folders[view].keys.progress_key
+                self._flusher.post(key, pack_command("HSET", key, *pairs))
 
     def drain(self) -> None:
         """Bring everything to its end: all that is folded is committed and told."""

@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from headrace_schemas.stores.lanes import COMMIT
-from headrace_schemas.stores.resp import Address
+from headrace_schemas.stores.topology import parse_topology
 from headrace_streams.session import script_id
 
 _COMMIT_ID = script_id(COMMIT).encode()
@@ -54,7 +54,7 @@ class ScriptedRedis:
         self.connections = 0
         self._history: dict[bytes, list[LaneState]] = {}
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = Address.parse(f"redis://127.0.0.1:{self._listener.getsockname()[1]}")
+        self.topology = parse_topology(f"redis://127.0.0.1:{self._listener.getsockname()[1]}")
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 

@@ -233,7 +233,7 @@ class Shop:
     def states(self) -> dict[bytes, bytes]:
         """Every state in Redis of this project."""
         names = sorted(self.client.scan_iter(match=f"{{{self.namespace}:*}}s*", count=1000))
-        return dict(zip(names, self.client.mget(names), strict=True)) if names else {}
+        return {name: self.client.get(name) for name in names}
 
 
 class Run:

@@ -18,7 +18,7 @@ from headrace.errors import ConfigError, Fenced, Gap, IdentityError, ServiceUnav
 from headrace_schemas.keys import ViewKeys
 from headrace_schemas.stores.lanes import Watermark, fresh_token, watermark_field
 from headrace_schemas.stores.log import event_log
-from headrace_schemas.stores.resp import Address
+from headrace_schemas.stores.topology import parse_topology
 from headrace_streams.claims import claim, release
 from headrace_streams.errors import RestartNeeded, exit_code
 from headrace_streams.evictions import Evictions
@@ -103,7 +103,7 @@ def keys_of(prefix: str) -> ViewKeys:
 
 
 def session_of(services: Services) -> Session:
-    return Session(Address.parse(services.redis), Journal("test", io.StringIO()), Patience(outage_s=5.0))
+    return Session(parse_topology(services.redis), Journal("test", io.StringIO()), Patience(outage_s=5.0))
 
 
 def claim_all(session: Session, keys: ViewKeys, token: bytes, *, take_over: bool = False, claim_s: float = 0.0) -> None:
@@ -139,7 +139,7 @@ def test_evictions_since_the_start_stop_the_worker_with_the_remedy() -> None:
 
         count = 3
 
-        def answers(self, _commands: Sequence[bytes]) -> list[bytes]:
+        def of_all(self, _command: bytes) -> list[bytes]:
             return [b"# Stats\r\nexpired_keys:9\r\nevicted_keys:%d\r\n" % self.count]
 
     session = Counting()

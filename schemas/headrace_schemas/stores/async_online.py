@@ -11,40 +11,33 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import hiredis
 
 from headrace.errors import ServiceUnavailable
 from headrace_schemas.keys import ViewKeys
+from headrace_schemas.stores.async_cluster import Ask, ClusterSession, deliver, refuse
 from headrace_schemas.stores.resp import Address, Reply, pack
+from headrace_schemas.stores.topology import Cluster, Sentinels, parse_topology
 
 _ROLE_EVERY_S = 1.0  # a master that was demoted keeps answering reads on open connections
 _MOST_KEYS = 4096  # of one MGET; more are asked for in several
-
-
-@dataclass(slots=True)
-class _Ask:
-    """One caller's keys, and where its answer goes."""
-
-    names: list[bytes]
-    answer: asyncio.Future[list[bytes | None]]
 
 
 class AsyncOnlineReader:
     """Reads states for many concurrent requests of one event loop.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``.
+        url: where the primaries are (`headrace_schemas.stores.topology`).
         timeout_s: how long connecting and each round trip may take.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 1.0) -> None:
-        self._address, self._timeout_s = Address.parse(url), timeout_s
-        self._asks: list[_Ask] = []
+        self._topology, self._timeout_s = parse_topology(url), timeout_s
+        self._asks: list[Ask] = []
         self._turn: asyncio.Handle | None = None
-        self._session: _Session | None = None
+        self._session: _Session | ClusterSession | None = None
         self._connecting: asyncio.Task[None] | None = None
 
     async def fetch(self, requests: Sequence[tuple[ViewKeys, bytes]]) -> list[bytes | None]:
@@ -63,7 +56,7 @@ class AsyncOnlineReader:
     async def fetch_names(self, names: list[bytes]) -> list[bytes | None]:
         """`fetch` for callers that keep the Redis keys (`ViewKeys.locate`)."""
         loop = asyncio.get_running_loop()
-        ask = _Ask(names, loop.create_future())
+        ask = Ask(names, loop.create_future())
         self._asks.append(ask)
         if self._turn is None:
             self._turn = loop.call_soon(self._send)
@@ -77,7 +70,9 @@ class AsyncOnlineReader:
         """Close the connection; reads that are still under way fail."""
         if self._connecting is not None:
             self._connecting.cancel()
-        if self._session is not None:
+        if isinstance(self._session, ClusterSession):
+            await self._session.close()
+        elif self._session is not None:
             self._session.lose("the reader was closed")
 
     def _send(self) -> None:
@@ -98,7 +93,7 @@ class AsyncOnlineReader:
     async def _connect(self) -> None:
         """Connect, then send what has been asked for meanwhile, or tell every caller why not."""
         try:
-            self._session = await _Session.open(self._address, self._timeout_s)
+            self._session = await self._open()
         except ServiceUnavailable as error:
             asks, self._asks = self._asks, []
             for ask in asks:
@@ -111,6 +106,14 @@ class AsyncOnlineReader:
         if self._asks:
             self._send()
 
+    async def _open(self) -> _Session | ClusterSession:
+        if isinstance(self._topology, Cluster):
+            return await ClusterSession.open(self._topology, self._timeout_s)
+        if isinstance(self._topology, Sentinels):
+            self._topology.forget()  # the connection was lost, perhaps with the primary
+            return await _Session.open(await asyncio.to_thread(self._topology.locate, b""), self._timeout_s)
+        return await _Session.open(self._topology.locate(b""), self._timeout_s)
+
 
 class _Session(asyncio.Protocol):
     """One connection: commands out, answers back in order."""
@@ -120,7 +123,7 @@ class _Session(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[tuple[float, list[_Ask] | asyncio.Future[Reply]]] = deque()
+        self._waiting: deque[tuple[float, list[Ask] | asyncio.Future[Reply]]] = deque()
         self._watch: asyncio.TimerHandle | None = None
         self._role_at = self._loop.time()
         self.lost = False
@@ -155,7 +158,7 @@ class _Session(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lose(str(exc) if exc else "the server closed the connection")
 
-    def mget(self, asks: list[_Ask]) -> None:
+    def mget(self, asks: list[Ask]) -> None:
         """Ask for the keys of several callers at once."""
         names = asks[0].names if len(asks) == 1 else [name for ask in asks for name in ask.names]
         self._write(pack("MGET", *names), asks)
@@ -174,7 +177,7 @@ class _Session(asyncio.Protocol):
         self._write(command, reply)
         return reply
 
-    def _write(self, command: bytes, waiting: list[_Ask] | asyncio.Future[Reply]) -> None:
+    def _write(self, command: bytes, waiting: list[Ask] | asyncio.Future[Reply]) -> None:
         assert self._transport is not None
         self._waiting.append((self._loop.time() + self._timeout_s, waiting))
         self._transport.write(command)
@@ -193,15 +196,11 @@ class _Session(asyncio.Protocol):
         except hiredis.ProtocolError as error:
             self.lose(str(error))
 
-    def _answer(self, asks: list[_Ask], reply: object) -> None:
-        if not isinstance(reply, list):
+    def _answer(self, asks: list[Ask], reply: object) -> None:
+        if isinstance(reply, list):
+            deliver(asks, reply)
+        else:
             self._fail(asks, str(reply))
-            return
-        at = 0
-        for ask in asks:
-            if not ask.answer.done():  # a caller that was cancelled takes nothing from the others
-                ask.answer.set_result(reply[at : at + len(ask.names)])
-            at += len(ask.names)
 
     def _expire(self) -> None:
         """One timer for all answers: it looks at the oldest when it rings."""
@@ -229,10 +228,8 @@ class _Session(asyncio.Protocol):
             elif not one.done():
                 one.set_exception(ServiceUnavailable("Redis", str(self._address), reason))
 
-    def _fail(self, asks: list[_Ask], reason: str) -> None:
-        for ask in asks:
-            if not ask.answer.done():
-                ask.answer.set_exception(ServiceUnavailable("Redis", str(self._address), reason))
+    def _fail(self, asks: list[Ask], reason: str) -> None:
+        refuse(asks, str(self._address), reason)
 
 
 _NOTHING = object()

@@ -24,7 +24,7 @@ from headrace.errors import CodecError, ConfigError, ServiceUnavailable
 from headrace_schemas.keys import KeyedView, ViewKeys, views_key
 from headrace_schemas.stores.async_online import AsyncOnlineReader
 from headrace_schemas.stores.lanes import LaneRecord, lowest
-from headrace_schemas.stores.resp import Address
+from headrace_schemas.stores.topology import Cluster, Sentinels, Topology, parse_topology
 
 if TYPE_CHECKING:
     from headrace.kernel import States
@@ -54,37 +54,47 @@ def connect(url: str, *, patience_s: float = PATIENCE_S) -> redis.Redis:
     """A client for everything but the hot paths. It sends each command once: a retried script would run twice.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``.
+        url: where the primaries are (`headrace_schemas.stores.topology`).
         patience_s: how long a missing server is waited for.
+
+    Returns:
+        A client; behind Sentinels one that follows the primary, of a cluster one that knows all of them, with the same commands.
 
     Raises:
         ConfigError: the URL is none.
         ServiceUnavailable: no server answered in time, or it refused us.
     """
-    address = Address.parse(url)
-    client = redis.Redis.from_url(
-        url,
-        protocol=2,
-        retry=Retry(NoBackoff(), 0),
-        retry_on_error=[],
-        socket_timeout=_TIMEOUT_S,
-        socket_connect_timeout=_TIMEOUT_S,
-    )
+    topology = parse_topology(url)
     deadline = time.monotonic() + patience_s
     while True:
+        client: redis.Redis | None = None
         try:
+            topology.primaries()  # says better than a client what is missing
+            client = _client(topology, url)
             client.ping()
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            refused = isinstance(error, redis.AuthenticationError)
-            if refused or time.monotonic() > deadline:
+            return client
+        except (ServiceUnavailable, redis.ConnectionError, redis.TimeoutError, redis.RedisClusterException) as error:
+            if client is not None:
                 client.close()
-                raise ServiceUnavailable("Redis", str(address), str(error)) from error
+            if isinstance(error, redis.AuthenticationError) or time.monotonic() > deadline:
+                reason = error.reason if isinstance(error, ServiceUnavailable) else str(error)
+                raise ServiceUnavailable("Redis", str(topology), reason) from error
+            topology.forget()
             time.sleep(_PAUSE_S)
         except redis.RedisError as error:
-            client.close()
-            raise ServiceUnavailable("Redis", str(address), str(error)) from error
-        else:
-            return client
+            if client is not None:
+                client.close()
+            raise ServiceUnavailable("Redis", str(topology), str(error)) from error
+
+
+def _client(topology: Topology, url: str) -> redis.Redis:
+    options: dict[str, Any] = {"protocol": 2, "socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S}
+    once = {"retry": Retry(NoBackoff(), 0), "retry_on_error": []}
+    if isinstance(topology, Cluster):
+        return cast(redis.Redis, topology.client(**options))  # it has the commands that are used, and no common base
+    if isinstance(topology, Sentinels):
+        return topology.client(**options, **once)
+    return redis.Redis.from_url(url, **options, **once)
 
 
 def check_policy(client: redis.Redis) -> None:
@@ -94,24 +104,38 @@ def check_policy(client: redis.Redis) -> None:
         ConfigError: its memory policy evicts keys; an evicting server lost 40 % of the states in a trial while every
             watermark looked perfect.
     """
-    policy = _info(client, "memory").get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        raise ConfigError(
-            f"Redis at {_place(client)}: maxmemory-policy must be noeviction, because an evicted state is a wrong feature, "
-            f"but it is {policy}; run `redis-cli CONFIG SET maxmemory-policy noeviction` and keep it in redis.conf"
-        )
+    for place, facts in _info(client, "memory").items():
+        policy = facts.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            raise ConfigError(
+                f"Redis at {place}: maxmemory-policy must be noeviction, because an evicted state is a wrong feature, "
+                f"but it is {policy}; run `redis-cli CONFIG SET maxmemory-policy noeviction` and keep it in redis.conf"
+            )
 
 
 def evicted_keys(client: redis.Redis) -> int:
-    """How many keys the server has evicted since its start; anything but a standstill means lost states."""
-    return int(cast(int, _info(client, "stats").get("evicted_keys", 0)))
+    """How many keys the primaries have evicted since their start; anything but a standstill means lost states."""
+    return sum(int(cast(int, facts.get("evicted_keys", 0))) for facts in _info(client, "stats").values())
 
 
-def _info(client: redis.Redis, section: str) -> Mapping[str, object]:
-    return cast(Mapping[str, object], client.info(section))
+def _info(client: redis.Redis, section: str) -> Mapping[str, Mapping[str, object]]:
+    """What each primary says of itself, by its place."""
+    if (cluster := _cluster(client)) is not None:
+        return {node.name: cast(Any, cluster.info(section, target_nodes=node)) for node in _primaries(cluster)}
+    return {_place(client): cast("Mapping[str, object]", client.info(section))}
+
+
+def _cluster(client: object) -> redis.RedisCluster | None:
+    return client if isinstance(client, redis.RedisCluster) else None
+
+
+def _primaries(cluster: redis.RedisCluster) -> list[Any]:
+    return list(cluster.get_primaries())  # type: ignore[no-untyped-call]
 
 
 def _place(client: redis.Redis) -> str:
+    if (cluster := _cluster(client)) is not None:
+        return ",".join(sorted(node.name for node in _primaries(cluster)))
     options = client.connection_pool.connection_kwargs
     return str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")
 
@@ -252,10 +276,19 @@ class OnlineReader:
 
         names = ViewKeys(self._namespace, view)
         try:
-            found = self._client.mget([names.locate(key) for key in keys]) if keys else []
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+            found = self._mget([names.locate(key) for key in keys]) if keys else []
+        except (redis.ConnectionError, redis.TimeoutError, redis.RedisClusterException) as error:
             raise ServiceUnavailable("Redis", _place(self._client), str(error)) from error
-        return States.from_list(cast("list[bytes | None]", found))
+        return States.from_list(found)
+
+    def _mget(self, names: Sequence[bytes]) -> list[bytes | None]:
+        if _cluster(self._client) is not None:
+            # One by one, in one round trip to each node: an MGET of a slot that is on the move is refused.
+            with self._client.pipeline(transaction=False) as pipe:
+                for name in names:
+                    pipe.get(name)
+                return cast("list[bytes | None]", pipe.execute())
+        return cast("list[bytes | None]", self._client.mget(list(names)))
 
     def features(self, view: FeatureView, keys: Sequence[bytes], at_us: int) -> npt.NDArray[np.float64]:
         """The features of entities at a moment, one row per key, in the view's order; NaN is null."""
