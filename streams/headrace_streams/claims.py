@@ -23,7 +23,7 @@ def claim(
     claim_s: float,
     name: Callable[[int], str],
 ) -> list[LaneRecord]:
-    """Become the owner of lanes; returns their records, the only ones to be trusted.
+    """Become the owner of lanes; returns their records as they were found, the only ones to be trusted.
 
     Args:
         session: with Redis.

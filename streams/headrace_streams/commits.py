@@ -9,6 +9,7 @@ A flush is a sequence of commits; those of one lane form a chain, each naming th
     other head = id of an earlier one          not applied, because one between them was refused; send again
     other head, unknown                        STALE: Redis went back in time
     no owner                                   STALE: Redis lost the lane
+    the owner whom this worker replaced        STALE: Redis lost the claim
     other owner                                FENCED
     MOVED, LOADING, OOM …                      nothing was written; send again after a pause, to whom it is then
     NOSCRIPT                                   nothing was written; load the script, send again
@@ -87,11 +88,17 @@ class Ledger:
     Args:
         commits: in the order of sending.
         name: the lane's name for messages.
+        replaced: the owner that the worker found when it claimed the lane.
     """
 
-    def __init__(self, commits: Sequence[Commit], name: Callable[[int], str]) -> None:
+    def __init__(
+        self,
+        commits: Sequence[Commit],
+        name: Callable[[int], str],
+        replaced: Callable[[int], bytes] = lambda lane: b"",
+    ) -> None:
         self.commits = commits
-        self._name = name
+        self._name, self._replaced = name, replaced
         self._chains: dict[int, list[int]] = {}
         for index, commit in enumerate(commits):
             self._chains.setdefault(commit.lane, []).append(index)
@@ -139,6 +146,8 @@ class Ledger:
     def _other_owner(self, commit: Commit, owner: bytes) -> None:
         if not owner:
             raise self._stale(commit, "the lane record is gone")
+        if owner == self._replaced(commit.lane):
+            raise self._stale(commit, "its owner is again the one whom this worker replaced")
         raise Fenced(self._name(commit.lane), owner.hex()[:8])
 
     def _other_head(self, index: int, head: bytes) -> None:

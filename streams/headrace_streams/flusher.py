@@ -33,10 +33,12 @@ class LaneNames:
     Args:
         name: for messages.
         key: the lane record's key.
+        replaced: the owner whom this worker replaced.
     """
 
     name: Callable[[int], str]
     key: Callable[[int], bytes]
+    replaced: Callable[[int], bytes] = lambda lane: b""
 
 
 @dataclass(slots=True)
@@ -84,7 +86,7 @@ class Flusher:
             lanes: how to speak of their lanes.
         """
         assert self._ledger is None, "one flush at a time"
-        self._ledger, self._lanes = Ledger(commits, lanes.name), lanes
+        self._ledger, self._lanes = Ledger(commits, lanes.name, lanes.replaced), lanes
         self._data, self._bounds = data.data, bounds
         self._moved_at = time.monotonic()
         self._send(self._ledger.to_send())

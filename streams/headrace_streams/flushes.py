@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from headrace_schemas.stores.lanes import COMMIT, MAX_COMMIT_BYTES, MAX_COMMIT_KEYS, TOKEN_BYTES
+from headrace_schemas.stores.lanes import COMMIT, MAX_COMMIT_BYTES, MAX_COMMIT_KEYS, TOKEN_BYTES, LaneRecord
 from headrace_streams.cache import Packed
 from headrace_streams.commits import Commit
 from headrace_streams.flusher import LaneNames
@@ -60,7 +60,8 @@ class _Lane:
     """What the owner keeps of a lane."""
 
     call: bytes  # the packed script call up to the owner
-    head: bytes
+    heads: list[bytes]  # the last acknowledged commit, and those that were sent since
+    replaced: bytes  # the owner before us
     committed_s: float
 
 
@@ -76,12 +77,22 @@ class FlushBuilder:
         self._folders, self._token = folders, token
         self._lanes: list[dict[int, _Lane]] = [{} for _ in folders]
 
-    def claimed(self, view: int, heads: Sequence[bytes]) -> None:
-        """The lanes of a view are ours; these are their last commits."""
+    def claimed(self, view: int, records: Sequence[LaneRecord]) -> None:
+        """The lanes of a view are ours; these are their records as they were found."""
         folder = self._folders[view]
-        for lane, head in zip(folder.positions.lanes, heads, strict=True):
+        for lane, record in zip(folder.positions.lanes, records, strict=True):
             call = _CALL + _bulk(folder.keys.lane_key(lane)) + _bulk(self._token)
-            self._lanes[view][lane] = _Lane(call, head, 0.0)
+            self._lanes[view][lane] = _Lane(call, [record.head], record.owner, 0.0)
+
+    def acknowledged(self) -> None:
+        """All that was sent is applied."""
+        for lanes in self._lanes:
+            for lane in lanes.values():
+                del lane.heads[:-1]
+
+    def knows(self, view: int, lane: int, head: bytes) -> bool:
+        """Whether a lane of ours has this head, or may have it by now."""
+        return head in self._lanes[view][lane].heads
 
     def due(self, now_s: float) -> bool:
         """Whether there is anything to send: dirty states, or a lane that has been silent for too long."""
@@ -128,23 +139,28 @@ class FlushBuilder:
         for index, number in enumerate(of):
             lane = known[number]
             commit = Commit(
-                view * _LANES_MOST + number, lane.head, ids[TOKEN_BYTES * index : TOKEN_BYTES * (index + 1)]
+                view * _LANES_MOST + number, lane.heads[-1], ids[TOKEN_BYTES * index : TOKEN_BYTES * (index + 1)]
             )
             chain_ends = index + 1 == len(of) or of[index + 1] != number
             told = folder.positions.tell(folder.positions.row(number)) if chain_ends else []
             heads.append(_call(lane, commit, told, counts[index]))
-            lane.head, lane.committed_s = commit.id, now_s
+            lane.heads.append(commit.id)
+            lane.committed_s = now_s
             commits.append(commit)
         return _Part(folder, numbers, lanes, ends, pack(heads))
 
     @property
     def lanes(self) -> LaneNames:
         """How to speak of the lanes of commits."""
-        return LaneNames(self._name, self._key)
+        return LaneNames(self._name, self._key, self._replaced)
 
     def _name(self, lane: int) -> str:
         view, number = divmod(lane, _LANES_MOST)
         return self._folders[view].lane_name(number)
+
+    def _replaced(self, lane: int) -> bytes:
+        view, number = divmod(lane, _LANES_MOST)
+        return self._lanes[view][number].replaced
 
     def _key(self, lane: int) -> bytes:
         view, number = divmod(lane, _LANES_MOST)

@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace import kernel
+from headrace.errors import Stale
 from headrace.layout import Layout
 from headrace.views import FeatureView
 from headrace_schemas.keys import ViewKeys
 from headrace_schemas.stores.lanes import LaneRecord
 from headrace_schemas.stores.resp import Reply
+from headrace_schemas.stores.resp import pack as resp_pack
 from headrace_streams.cache import BatchKeys, Packed, StateCache, pack_names
 from headrace_streams.items import Slice, Span, TopicStart
 from headrace_streams.positions import Positions
@@ -42,7 +44,7 @@ class Pending:
         keys: the distinct entities.
         numbers: their numbers in the cache, −1 where absent.
         loaded_of: for each absent entity its place among the loaded states.
-        reads: commands under way.
+        reads: for each answer that is under way, the lanes whose heads come with it.
     """
 
     spans: Sequence[Span]
@@ -51,7 +53,7 @@ class Pending:
     keys: BatchKeys
     numbers: npt.NDArray[np.int32]
     loaded_of: npt.NDArray[np.int32]
-    reads: int
+    reads: Sequence[Sequence[int]]
 
 
 class ViewFolder:
@@ -73,6 +75,7 @@ class ViewFolder:
         self._layout = Layout.of(view)
         self._shards, self._by_lane = shards, by_lane
         self.positions = Positions(range(shard, view.lanes, shards), self.lane_name)
+        self._ask_head = {lane: resp_pack("HGET", keys.lane_key(lane), "head") for lane in self.positions.lanes}
         self.cache = StateCache(cache_bytes)
         self.prefixes = pack(keys.state_prefixes)
         # A lane that nobody ever committed to has no states, so as long as nothing of it was evicted, what is not in the
@@ -107,12 +110,13 @@ class ViewFolder:
         """A source begins; see `Positions.open`."""
         self.positions.open(topic.topic_id, topic.partitions, self._records, topic.starts, topic.firsts)
 
-    def begin(self, piece: Slice, ask: Callable[[bytes, bytes], None]) -> Pending | None:
+    def begin(self, piece: Slice, ask: Callable[[bytes, Sequence[bytes]], None]) -> Pending | None:
         """Find the slice's entities and ask for the states that are not cached; None where no row is new.
 
         Args:
             piece: the slice.
-            ask: sends a reading command, of which one key is told; its answer is given to `finish`.
+            ask: sends reading commands that see one moment of the store, of which one key is told; their answers are given to
+                `finish`.
 
         Raises:
             Gap: offsets are missing before the slice.
@@ -128,10 +132,10 @@ class ViewFolder:
         groups = kernel.group_keys(keys.data, keys.offsets)
         batch_keys = BatchKeys(groups.hash, groups.first, keys.data, keys.offsets)
         numbers = self.cache.find(batch_keys)
-        loaded_of, commands = self._missing(batch_keys, numbers)
-        for key, command in commands:
-            ask(key, command)
-        return Pending(piece.spans, events, groups.slot, batch_keys, numbers, loaded_of, len(commands))
+        loaded_of, reads = self._missing(batch_keys, numbers)
+        for command, of in reads:
+            ask(self.keys.lane_key(of[0]), [command, *(self._ask_head[lane] for lane in of)])
+        return Pending(piece.spans, events, groups.slot, batch_keys, numbers, loaded_of, [of for _, of in reads])
 
     def _new_rows(self, keys: Packed, events: kernel.EventBatch) -> tuple[Packed, kernel.EventBatch]:
         """Only after a restart: some lanes hold some of these rows already."""
@@ -141,8 +145,8 @@ class ViewFolder:
 
     def _missing(
         self, keys: BatchKeys, numbers: npt.NDArray[np.int32]
-    ) -> tuple[npt.NDArray[np.int32], list[tuple[bytes, bytes]]]:
-        """Place of each absent entity among what will be loaded (0: the empty state), and the commands that load."""
+    ) -> tuple[npt.NDArray[np.int32], list[tuple[bytes, list[int]]]]:
+        """Place of each absent entity among what will be loaded (0: the empty state), and the commands that load, with their lanes."""
         loaded_of = np.zeros(len(numbers), np.int32)
         absent = np.flatnonzero(numbers < 0)
         lanes = self.keys.lanes_of(keys.hashes[absent])
@@ -157,15 +161,28 @@ class ViewFolder:
             cuts = np.flatnonzero(np.diff(lanes)) + 1
         loaded_of[absent] = np.arange(1, len(absent) + 1, dtype=np.int32)
         bounds = np.union1d(np.arange(0, len(absent), _MOST_NAMES), cuts).tolist()
-        commands = []
+        reads = []
         for start, end in zip(bounds, [*bounds[1:], len(absent)], strict=True):
             names = pack_names(keys, keys.first[absent[start:end]], lanes[start:end], self.prefixes)
-            lane_key = self.keys.lane_key(int(lanes[start]))
-            commands.append((lane_key, b"*%d\r\n$4\r\nMGET\r\n%s" % (1 + end - start, names)))
-        return loaded_of, commands
+            reads.append((b"*%d\r\n$4\r\nMGET\r\n%s" % (1 + end - start, names), np.unique(lanes[start:end]).tolist()))
+        return loaded_of, reads
 
-    def finish(self, pending: Pending, replies: Sequence[Reply]) -> None:
-        """Fold a slice whose states have arrived."""
+    def finish(self, pending: Pending, replies: Sequence[Reply], knows: Callable[[int, bytes], bool]) -> None:
+        """Fold a slice whose states have arrived.
+
+        Args:
+            pending: what `begin` gave.
+            replies: to what was asked: the states, then the heads of their lanes.
+            knows: whether a head is one that this worker's lane has or may have by now.
+
+        Raises:
+            Stale: a lane has another head, so the states that were read belong to another past (docs/adr/0023).
+        """
+        for of, reply in zip(pending.reads, replies, strict=True):
+            assert isinstance(reply, list)
+            for lane, head in zip(of, reply[1:], strict=True):
+                if not knows(lane, head if isinstance(head, bytes) else b""):
+                    raise Stale(self.lane_name(lane))
         states = self.cache.gather(pending.numbers, _loaded(replies), pending.loaded_of)
         updated = kernel.update(self._layout, kernel.States(states.data, states.offsets), pending.events, pending.slot)
         after = Packed(updated.states.data, updated.states.offsets)
@@ -185,8 +202,9 @@ def pack(parts: Sequence[bytes]) -> Packed:
 
 def _loaded(replies: Sequence[Reply]) -> Packed:
     """The empty state, then the answers' states in order."""
+    lists = [reply[0] for reply in replies if isinstance(reply, list)]
     found = [
-        value if isinstance(value, bytes) else b"" for reply in replies if isinstance(reply, list) for value in reply
+        value if isinstance(value, bytes) else b"" for values in lists if isinstance(values, list) for value in values
     ]
     return pack([b"", *found]) if found else _NOTHING
 

@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from headrace.errors import ServiceUnavailable, StoreError
 from headrace_schemas.stores.lanes import CLAIM, COMMIT, RELEASE
@@ -20,6 +21,7 @@ from headrace_streams.journal import Journal
 from headrace_streams.patience import Patience
 
 _SCRIPTS = (COMMIT, CLAIM, RELEASE)
+_MULTI, _EXEC = pack("MULTI"), pack("EXEC")
 
 
 def script_id(script: bytes) -> str:
@@ -94,6 +96,22 @@ def load_scripts(connection: Connection) -> None:
             raise Disconnected(str(reply))
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What was sent, and how many replies come to it."""
+
+    key: bytes
+    command: bytes
+    replies: int
+
+
+def _first_error(replies: Sequence[Reply]) -> Exception | None:
+    """The first error of a command or of a transaction, in which an error may also stand within the last reply."""
+    last = replies[-1]
+    inner = last if len(replies) > 1 and isinstance(last, list) else []
+    return next((reply for reply in (*replies, *inner) if isinstance(reply, Exception)), None)
+
+
 class Session:
     """Asks Redis and waits out its outages.
 
@@ -107,8 +125,8 @@ class Session:
         self.topology, self._patience = topology, patience
         self._links = Links(topology, journal, patience.answer_s)
         self._connected = False
-        # Sent, not answered: key and command. All are sent again on new connections, since each may be sent twice.
-        self._asked: deque[tuple[bytes, bytes]] = deque()
+        # Sent, not answered. All are sent again on new connections, since each may be sent twice.
+        self._asked: deque[_Asked] = deque()
 
     def ask(self, key: bytes, command: bytes) -> None:
         """Send a command now; its answer is fetched later, in order, by `answer`.
@@ -117,10 +135,22 @@ class Session:
             key: a key of the command, which says where it goes.
             command: packed.
         """
-        self._asked.append((key, command))
+        self._ask(_Asked(key, command, 1))
+
+    def ask_at_once(self, key: bytes, commands: Sequence[bytes]) -> None:
+        """Send commands that see one and the same moment of the server; the answer is the list of theirs.
+
+        Args:
+            key: a key of each of them.
+            commands: packed.
+        """
+        self._ask(_Asked(key, b"".join((_MULTI, *commands, _EXEC)), 2 + len(commands)))
+
+    def _ask(self, asked: _Asked) -> None:
+        self._asked.append(asked)
         try:
             if self._connected:
-                self._links.to(self._links.locate(key)).send(command)
+                self._links.to(self._links.locate(asked.key)).send(asked.command)
         except Disconnected as error:
             self._drop(str(error))
 
@@ -135,18 +165,21 @@ class Session:
         for pause_s in self._patience.pauses():
             try:
                 self._connect()
-                reply = self._links.to(self._links.locate(self._asked[0][0])).wait()
-                if not isinstance(reply, Exception):
+                asked = self._asked[0]
+                connection = self._links.to(self._links.locate(asked.key))
+                replies = [connection.wait() for _ in range(asked.replies)]
+                error = _first_error(replies)
+                if error is None:
                     self._asked.popleft()
-                    return reply
-                reason = str(reply)
+                    return replies[-1]
+                reason = str(error)
                 if not (nothing_written(reason) or reason.startswith("NOSCRIPT")):
                     raise StoreError(
                         f"Redis at {self.topology}: a command of the feature pipeline was refused ({reason}); "
                         f"check the permissions of its user and the type of its keys"
                     )
-            except Disconnected as error:
-                reason = str(error)
+            except Disconnected as lost:
+                reason = str(lost)
             self._drop(reason)  # what was asked behind this command is asked again with it
             if time.monotonic() - since > self._patience.outage_s:
                 raise ServiceUnavailable("Redis", str(self.topology), reason)
@@ -173,8 +206,8 @@ class Session:
 
     def _connect(self) -> None:
         if not self._connected:
-            for key, command in self._asked:
-                self._links.to(self._links.locate(key)).send(command)
+            for asked in self._asked:
+                self._links.to(self._links.locate(asked.key)).send(asked.command)
             self._connected = True
 
     def _drop(self, reason: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from headrace_schemas.stores.lanes import fresh_token
 from headrace_schemas.stores.online import progress_fields
@@ -119,7 +120,7 @@ class ShardWriter:
         for view, folder in enumerate(self._folders):
             mine = [record for (of, _), record in zip(places, records, strict=True) if of == view]
             folder.claimed(mine)
-            self._flushes.claimed(view, [record.head for record in mine])
+            self._flushes.claimed(view, mine)
         self._journal.note("claimed", shard=self._shard, lanes=len(places), owner=self._token.hex()[:8])
 
     def _stop(self, stop: Stop) -> None:
@@ -144,7 +145,7 @@ class ShardWriter:
         folder = self._folders[piece.view]
         if any(other is folder for other, _ in self._pending):
             self._finish()  # a view's batches build upon each other
-        pending = folder.begin(piece, self._session.ask)
+        pending = folder.begin(piece, self._session.ask_at_once)
         if pending is not None:
             self._pending.append((folder, pending))
 
@@ -152,7 +153,8 @@ class ShardWriter:
         """Fold what was begun, and send if nothing is under way."""
         pending, self._pending = self._pending, []
         for folder, one in pending:
-            folder.finish(one, [self._session.answer() for _ in range(one.reads)])
+            replies = [self._session.answer() for _ in one.reads]
+            folder.finish(one, replies, partial(self._flushes.knows, self._folders.index(folder)))
             self._pump()
 
     # --- flushing ----------------------------------------------------------------------------------------------------
@@ -179,6 +181,7 @@ class ShardWriter:
 
     def _acknowledge(self, flush: Flush) -> None:
         self._sending = None
+        self._flushes.acknowledged()
         for folder in self._folders:
             folder.cache.settle()
         self._tell(flush.positions)

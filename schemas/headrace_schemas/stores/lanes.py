@@ -26,7 +26,8 @@ TOKEN_BYTES = 16
 MAX_COMMIT_KEYS = 200  # longer scripts stall readers
 MAX_COMMIT_BYTES = 1_000_000
 
-# KEYS: lane record. ARGV: token, "1" to take over, microseconds of silence after which an owner is dead.
+# KEYS: lane record. ARGV: token, "1" to take over, microseconds of silence after which an owner is dead. Returns the record as it
+# was found, with the owner that is replaced.
 # A repeated claim with the same token is the same claim. A beat from the future (the clock of a failed-over server) counts as
 # silence too, or nobody could ever claim.
 CLAIM = b"""
@@ -37,8 +38,9 @@ local silence = math.abs(now - tonumber(r[2] or '0'))
 if r[1] and r[1] ~= ARGV[1] and ARGV[2] ~= '1' and silence < tonumber(ARGV[3]) then
   return {0, r[1], silence}
 end
+local found = redis.call('HGETALL', KEYS[1])
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'beat', string.format('%.0f', now))
-return {1, redis.call('HGETALL', KEYS[1]), now}
+return {1, found, now}
 """
 
 # KEYS: lane record. ARGV: owner, expected head, new head, number of record fields and values, those, then keys and values of

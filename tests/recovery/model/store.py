@@ -30,6 +30,7 @@ class Rules:
         same_bytes: what is not answered is sent again as it was; otherwise under a new id, behind whatever head is found.
         claim_decides: a claimed record overrules what was read before the claim.
         log_fenced: the log's commit goes through the handle that was loaded before.
+        read_with_head: a state is read together with its lane's head, which has to be one that the reader knows.
     """
 
     owner_check: bool = True
@@ -42,6 +43,7 @@ class Rules:
     same_bytes: bool = True
     claim_decides: bool = True
     log_fenced: bool = True
+    read_with_head: bool = True
 
 
 @dataclass(slots=True)
@@ -103,10 +105,9 @@ class Store:
         self._past = [*self._past[-5:], copy.deepcopy(self.lanes)]
 
     def fail_over(self, back: float) -> None:
-        """A replica takes over; 0 is the oldest that is remembered. The others follow it: none of them is ahead any more."""
+        """A replica takes over; 0 is the oldest that is remembered. The others may stay ahead of it, and take over later."""
         if self._past:
-            self._past = self._past[: int(back * len(self._past)) + 1]
-            self.lanes = copy.deepcopy(self._past[-1])
+            self.lanes = copy.deepcopy(self._past[int(back * len(self._past))])
 
     def record(self, lane: int) -> LaneRecord:
         return LaneRecord.decode(self.lanes[lane].fields)

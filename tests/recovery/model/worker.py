@@ -92,6 +92,7 @@ class Worker:
         self._positions = Positions(range(self._count), lane_name)
         self._owners: list[bytes] = []
         self._heads: list[bytes] = []
+        self._known: list[list[bytes]] = []  # by lane: the last acknowledged head and those under way
         self._cache: dict[int, State] = {}
         self._dirty: set[int] = set()
         self._queue: deque[tuple[int, int, int]] = deque()
@@ -156,6 +157,7 @@ class Worker:
         claimed = [self._store.claim(lane, token) for lane in range(self._count)]
         self._owners = [owner for _, owner in claimed]
         self._heads = [record.head for record, _ in claimed]
+        self._known = [[head] for head in self._heads]
         return [record for record, _ in claimed]
 
     def _poll(self) -> None:
@@ -183,7 +185,10 @@ class Worker:
 
     def _count_once(self, entity: int, partition: int, offset: int) -> None:
         if entity not in self._cache:
-            stored = self._store.lanes[entity % self._count].states.get(entity)
+            lane = entity % self._count
+            if self._rules.read_with_head and self._store.record(lane).head not in self._known[lane]:
+                raise Stale(lane_name(lane))
+            stored = self._store.lanes[lane].states.get(entity)
             self._cache[entity] = State() if stored is None else stored.copy()
         state = self._cache[entity]
         if self._rules.entity_skip and offset <= state.included.get(partition, -1):
@@ -217,6 +222,7 @@ class Worker:
             self._ledger.answer(index, answer)
         if self._ledger.done:
             self._ledger, self._commands, self._rounds = None, [], 0
+            self._known = [[head] for head in self._heads]
         elif self._rounds > ROUNDS:
             self.alive, self.end = False, "gave up"
 
@@ -242,6 +248,7 @@ class Worker:
 
     def _add(self, commits: list[Commit], command: Command) -> None:
         self._heads[command.lane] = command.id
+        self._known[command.lane].append(command.id)
         self._commands.append(command)
         commits.append(Commit(command.lane, command.expected, command.id))
 
@@ -253,6 +260,7 @@ class Worker:
             old = self._commands[index]
             new = replace(old, expected=heads[old.lane], id=self._id(old.lane))
             heads[old.lane] = self._heads[old.lane] = new.id
+            self._known[old.lane] += [new.expected, new.id]
             self._commands[index] = new
             self._ledger.commits[index].expected, self._ledger.commits[index].id = new.expected, new.id
             self._ledger.commits[index].status = Status.WAITING
