@@ -162,13 +162,19 @@ class Watched:
 
 
 class ClusterOfThree:
-    """Three primaries, each with a third of the slots."""
+    """Three primaries, each with a third of the slots.
 
-    def __init__(self, binary: str, directory: Path) -> None:
+    Args:
+        binary: the server's program.
+        directory: everything on disk.
+        options: more of each server's command line.
+    """
+
+    def __init__(self, binary: str, directory: Path, *options: str) -> None:
         self.nodes: list[RedisNode] = []
         for n in range(3):
-            options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "2000")
-            self.nodes.append(RedisNode(binary, directory / f"node{n}", *options).start())
+            bus = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "2000")
+            self.nodes.append(RedisNode(binary, directory / f"node{n}", *bus, *options).start())
         for n, node in enumerate(self.nodes):
             first, last = n * SLOTS // 3, (n + 1) * SLOTS // 3 - 1
             node.client().execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)

@@ -45,12 +45,14 @@ def _run(loaded: LoadedProject, options: argparse.Namespace, stop: threading.Eve
         from headrace_streams.log_writer import run_log_writer
 
         return run_log_writer(loaded, stop=stop, journal=journal)
+    from headrace_schemas.stores.lanes import fresh_token
+    from headrace_streams.claims import Claimant
     from headrace_streams.run import run_stream
 
     addresses = options.addresses.split(",") if options.addresses else []
-    return run_stream(
-        loaded, take_over=options.take_over, worker=options.worker, addresses=addresses, stop=stop, journal=journal
-    )
+    dead = tuple(map(bytes.fromhex, filter(None, options.dead.split(","))))
+    claimant = Claimant(fresh_token(bytes.fromhex(options.group)), dead, options.take_over)
+    return run_stream(loaded, claimant=claimant, worker=options.worker, addresses=addresses, stop=stop, journal=journal)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -60,9 +62,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--project", default=None, help="a project's directory or package; default: this directory")
     parser.add_argument("--role", choices=("stream", "log"), default="stream", help="the feature pipeline, or its log")
     parser.add_argument("--supervise", action="store_true", help="run it in child processes and start it again")
-    parser.add_argument("--take-over", action="store_true", help="claim lanes whose owner may seem alive")
+    parser.add_argument("--take-over", action="store_true", help="claim lanes from whoever owns them")
     parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--addresses", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--group", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--dead", default="", help=argparse.SUPPRESS)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from headrace.errors import Fenced
-from headrace_schemas.stores.lanes import CLAIM, DEAD_AFTER_US, RELEASE, LaneRecord
+from headrace_schemas.stores.lanes import CLAIM, DEAD_AFTER_US, RELEASE, LaneRecord, fresh_token
 from headrace_schemas.stores.resp import Reply, pack
 from headrace_streams.session import Session, script_id
 
@@ -14,12 +15,26 @@ _CLAIM_ID, _RELEASE_ID = script_id(CLAIM), script_id(RELEASE)
 _ASK_AGAIN_S = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """Who claims, and from whom it may take lanes at once. From anybody else it waits for silence.
+
+    Args:
+        token: the new owner; claiming twice with the same one is claiming once.
+        dead: groups whose processes have all been seen to exit.
+        take_over: take lanes from whoever owns them; only on an operator's word.
+    """
+
+    token: bytes = field(default_factory=fresh_token)
+    dead: tuple[bytes, ...] = ()
+    take_over: bool = False
+
+
 def claim(
     session: Session,
     lane_keys: Sequence[bytes],
-    token: bytes,
+    claimant: Claimant,
     *,
-    take_over: bool,
     claim_s: float,
     name: Callable[[int], str],
 ) -> list[LaneRecord]:
@@ -28,8 +43,7 @@ def claim(
     Args:
         session: with Redis.
         lane_keys: Redis keys of the lane records.
-        token: the new owner; claiming twice with the same one is claiming once.
-        take_over: take lanes from an owner that may be alive; only for one who has seen it exit.
+        claimant: who claims.
         claim_s: how long to wait for an owner to fall silent.
         name: a lane's name for messages, by its place in `lane_keys`.
 
@@ -37,8 +51,8 @@ def claim(
         Fenced: an owner stays alive.
     """
     deadline = time.monotonic() + claim_s
-    mode = "1" if take_over else "0"
-    commands = [(key, pack("EVALSHA", _CLAIM_ID, 1, key, token, mode, DEAD_AFTER_US)) for key in lane_keys]
+    who = (claimant.token, "1" if claimant.take_over else "0", DEAD_AFTER_US, b"".join(claimant.dead))
+    commands = [(key, pack("EVALSHA", _CLAIM_ID, 1, key, *who)) for key in lane_keys]
     records: list[LaneRecord | None] = [None] * len(commands)
     while None in records:
         left = [index for index, record in enumerate(records) if record is None]

@@ -1,4 +1,4 @@
-"""How the programs of this room end, and the one error that only they know.
+"""How the programs of this room end, and the errors that only they know.
 
 exit code   what happened                                            what the supervisor does
 0           stopped as asked                                         nothing
@@ -6,7 +6,8 @@ exit code   what happened                                            what the su
 2           wrong settings or definitions                            stops with the message
 3           Kafka or Redis is away                                   starts again, a few times
 10          another worker group owns the lanes or the log           stops with the message
-11          a gap, or a store that went back in time                 starts again, and takes over
+11          a gap, a store that went back in time, more partitions,
+            another process of the group that ended                 starts again
 12          a topic is not the one that was read before              stops with the message
 """
 
@@ -41,6 +42,24 @@ class RestartNeeded(HeadraceError):  # noqa: N818  (it reads as a sentence where
         return RestartNeeded, (self.reason,)
 
 
+class GroupBroken(HeadraceError):  # noqa: N818  (it reads as a sentence where it is raised)
+    """Another process of the worker group ended, and this one with it.
+
+    >>> print(GroupBroken(1))
+    worker 1: another process of its group ended, so it ends too; see why in that one's lines; the group starts again
+    """
+
+    def __init__(self, worker: int) -> None:
+        self.worker = worker
+        super().__init__(
+            f"worker {worker}: another process of its group ended, so it ends too; see why in that one's lines; "
+            f"the group starts again"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return GroupBroken, (self.worker,)
+
+
 def exit_code(error: BaseException) -> int:
     """The exit code of a program that ends with this error.
 
@@ -49,7 +68,7 @@ def exit_code(error: BaseException) -> int:
     """
     if isinstance(error, Fenced):
         return FENCED
-    if isinstance(error, Gap | Stale | RestartNeeded):
+    if isinstance(error, Gap | Stale | RestartNeeded | GroupBroken):
         return RESTART
     if isinstance(error, IdentityError):
         return IDENTITY

@@ -23,6 +23,7 @@ from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from bytewax.run import cli_main
 
+from headrace_streams.errors import GroupBroken
 from headrace_streams.items import Opening, Polled, Stop, Tick
 
 _EPOCH = timedelta(milliseconds=10)
@@ -108,7 +109,16 @@ def run_flow(name: str, parts: Parts, course: Course, addresses: Sequence[str] =
     keyed = op.flat_map_batch("decode", stream, _Decode(parts, course))
     op.output("shards", keyed, _Sink(parts, course))
     group = {"process_id": parts.worker, "addresses": list(addresses)} if addresses else {}
-    cli_main(flow, epoch_interval=_EPOCH, **group)  # type: ignore[no-untyped-call]  # Bytewax's stub is bare
+    try:
+        cli_main(flow, epoch_interval=_EPOCH, **group)  # type: ignore[no-untyped-call]  # Bytewax's stub is bare
+    except BaseException as engine:
+        # In a group an error goes through the engine, which ends by panics of its own; what counts is the first cause, and in
+        # the processes that have none, that another one ended.
+        if course.error is None and not course.alone and not isinstance(engine, KeyboardInterrupt | SystemExit):
+            raise GroupBroken(parts.worker) from engine
+        if course.error is None:
+            raise
+        raise course.error from engine
     if course.error is not None:
         raise course.error
 

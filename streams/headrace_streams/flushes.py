@@ -60,9 +60,10 @@ class _Lane:
     """What the owner keeps of a lane."""
 
     call: bytes  # the packed script call up to the owner
-    heads: list[bytes]  # the last acknowledged commit, and those that were sent since
+    heads: list[bytes]  # what its head may be, the newest last
     replaced: bytes  # the owner before us
-    committed_s: float
+    committed_s: float = 0.0
+    settled: int = 0  # place among the heads of the last acknowledged one
 
 
 class FlushBuilder:
@@ -82,16 +83,23 @@ class FlushBuilder:
         folder = self._folders[view]
         for lane, record in zip(folder.positions.lanes, records, strict=True):
             call = _CALL + _bulk(folder.keys.lane_key(lane)) + _bulk(self._token)
-            self._lanes[view][lane] = _Lane(call, [record.head], record.owner, 0.0)
+            self._lanes[view][lane] = _Lane(call, [record.head], record.owner)
 
     def acknowledged(self) -> None:
-        """All that was sent is applied."""
+        """All that was sent is applied. A read that was asked for before may still show what was before."""
         for lanes in self._lanes:
             for lane in lanes.values():
-                del lane.heads[:-1]
+                lane.settled = len(lane.heads) - 1
+
+    def forget_heads(self) -> None:
+        """No read is under way: none that is asked for from now on may show what was before the last acknowledged heads."""
+        for lanes in self._lanes:
+            for lane in lanes.values():
+                del lane.heads[: lane.settled]
+                lane.settled = 0
 
     def knows(self, view: int, lane: int, head: bytes) -> bool:
-        """Whether a lane of ours has this head, or may have it by now."""
+        """Whether a lane of ours has this head, or had it when a read was asked for that is not answered yet."""
         return head in self._lanes[view][lane].heads
 
     def due(self, now_s: float) -> bool:

@@ -14,6 +14,7 @@ from headrace_schemas.keys import ViewKeys
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.stores.topology import parse_topology
 from headrace_streams import cache
+from headrace_streams.claims import Claimant
 from headrace_streams.dead_letters import DeadLetterBox
 from headrace_streams.decoding import Decoder
 from headrace_streams.errors import STOPPED
@@ -47,7 +48,7 @@ class StreamOptions:
 def run_stream(
     loaded: LoadedProject,
     *,
-    take_over: bool = False,
+    claimant: Claimant | None = None,
     worker: int = 0,
     addresses: Sequence[str] = (),
     options: StreamOptions | None = None,
@@ -58,7 +59,7 @@ def run_stream(
 
     Args:
         loaded: the project.
-        take_over: claim lanes from an owner that may seem alive; only for one who has seen it exit.
+        claimant: as whom to claim the lanes; by default as somebody new.
         worker: this process's number in its group.
         addresses: of all processes of the group; empty for a group of one.
         options: how to run.
@@ -85,7 +86,7 @@ def run_stream(
         "starting", worker=worker, workers=workers, views=[view.name for view in prepared.views],
         starts={a.topic: {p: mark.next for p, mark in a.starts.items()} for a in prepared.assignments},
     )  # fmt: skip
-    parts = _parts(loaded, prepared, worker, workers, options, journal, take_over=take_over)
+    parts = _parts(loaded, prepared, worker, workers, options, journal, claimant or Claimant())
     course = Course(stop or threading.Event(), alone=workers == 1)
     try:
         run_flow("headrace_stream", parts, course, addresses)
@@ -103,8 +104,7 @@ def _parts(
     workers: int,
     options: StreamOptions,
     journal: Journal,
-    *,
-    take_over: bool,
+    claimant: Claimant,
 ) -> Parts:
     settings, outage_s = loaded.settings, options.patience.outage_s
     cache_bytes = settings.cache_kb * 1024 // len(prepared.views)
@@ -115,7 +115,7 @@ def _parts(
     ]
     writer = ShardWriter(
         worker, workers, folders, topology, journal, options.patience,
-        take_over=take_over, most_dirty_bytes=max(settings.cache_kb * 1024 // 4, _LEAST_DIRTY_BYTES),
+        claimant=claimant, most_dirty_bytes=max(settings.cache_kb * 1024 // 4, _LEAST_DIRTY_BYTES),
     )  # fmt: skip
     topics = {
         a.topic: TopicStart(a.identity.topic_id, a.identity.partitions, a.starts, a.firsts)

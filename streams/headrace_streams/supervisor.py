@@ -2,8 +2,8 @@
 
     all exited 0                    done
     one exited for good (errors.py) end the others, stop with its message and its exit code
-    anything else, killed included  end the others, wait a little, start the whole group again; it takes over, for we have seen
-                                    every process of the old group exit
+    anything else, killed included  end the others, wait a little, start the whole group again; it takes the lanes of the old one
+                                    at once, for we have seen every process of it exit, but nobody else's
     too often in too short a time   stop with the last exit code
 
 The unit of restart is the group: the engine's processes cannot replace one of theirs. What may not live here: what workers do.
@@ -24,10 +24,31 @@ from dataclasses import dataclass
 from typing import IO
 
 from headrace_schemas.loading import LoadedProject
+from headrace_schemas.stores.lanes import fresh_group
 from headrace_streams.errors import FINAL, STOPPED
 from headrace_streams.journal import Journal
 
 _POLL_S = 0.05
+_REMEMBERED = 64  # dead groups; the lanes of those before them have been silent for long enough
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What one worker process is started with.
+
+    Args:
+        worker: its number.
+        addresses: of the group; empty for a group of one.
+        group: what the tokens of all of the group begin with.
+        dead: the same of earlier groups, whose lanes may be taken at once.
+        take_over: take lanes from anybody.
+    """
+
+    worker: int
+    addresses: Sequence[str]
+    group: bytes
+    dead: Sequence[bytes]
+    take_over: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +74,7 @@ class Supervisor:
     """Keeps one group of worker processes running.
 
     Args:
-        command: makes the command line of a worker: its number, the addresses of the group, whether to take over.
+        command: makes the command line of a worker.
         workers: how many there are.
         journal: where starts and ends are reported.
         restarts: how often the group may fail.
@@ -63,7 +84,7 @@ class Supervisor:
 
     def __init__(
         self,
-        command: Callable[[int, Sequence[str], bool], list[str]],
+        command: Callable[[Start], list[str]],
         workers: int,
         journal: Journal,
         restarts: Restarts | None = None,
@@ -77,6 +98,7 @@ class Supervisor:
         self._errors = errors
         self._group: list[subprocess.Popen[bytes]] = []
         self._failures: deque[float] = deque()
+        self._dead: deque[bytes] = deque(maxlen=_REMEMBERED)
 
     @property
     def pids(self) -> list[int]:
@@ -88,7 +110,7 @@ class Supervisor:
 
         Args:
             stop: set it to stop the group cleanly.
-            take_over: the first group, too, takes lanes from an owner that may seem alive.
+            take_over: the first group takes lanes from anybody.
         """
         while True:
             self._start(take_over)
@@ -106,13 +128,14 @@ class Supervisor:
                 return code if code > 0 else 1
             if stop.wait(pause_s):
                 return STOPPED
-            take_over = True  # every process of the old group has exited: `_end` has seen it
+            take_over = False
 
     def _start(self, take_over: bool) -> None:
         addresses = [f"127.0.0.1:{port}" for port in _free_ports(self._workers)] if self._workers > 1 else []
+        group, dead = fresh_group(), tuple(self._dead)
         self._group = [
             subprocess.Popen(
-                self._command(worker, addresses, take_over),
+                self._command(Start(worker, addresses, group, dead, take_over)),
                 stdin=subprocess.PIPE,
                 stderr=self._errors,
                 env=self._environ,
@@ -120,7 +143,8 @@ class Supervisor:
             )
             for worker in range(self._workers)
         ]
-        self._journal.note("started", pids=self.pids, take_over=take_over)
+        self._dead.append(group)  # it will be when it is read
+        self._journal.note("started", pids=self.pids, take_over=take_over, succeeds=[g.hex()[:8] for g in dead[-1:]])
 
     def _watch(self, stop: threading.Event) -> int | None:
         """Wait for the first process to fail, or for all to end; None when we were asked to stop."""
@@ -175,12 +199,13 @@ def _free_ports(count: int) -> list[int]:
             opened.close()
 
 
-def worker_command(project: str, role: str, worker: int, addresses: Sequence[str], take_over: bool) -> list[str]:
+def worker_command(project: str, role: str, start: Start) -> list[str]:
     """The command line of one worker process."""
     command = [sys.executable, "-m", "headrace_streams", "--project", project, "--role", role, "--child"]
-    if addresses:
-        command += ["--worker", str(worker), "--addresses", ",".join(addresses)]
-    if take_over:
+    command += ["--group", start.group.hex(), "--dead", ",".join(group.hex() for group in start.dead)]
+    if start.addresses:
+        command += ["--worker", str(start.worker), "--addresses", ",".join(start.addresses)]
+    if start.take_over:
         command.append("--take-over")
     return command
 
@@ -199,7 +224,7 @@ def supervise(
         loaded: the project.
         role: ``stream`` or ``log``.
         stop: set it to stop cleanly.
-        take_over: claim lanes whose owner may seem alive.
+        take_over: claim lanes from whoever owns them.
         restarts: how often it may fail.
 
     Returns:
@@ -207,8 +232,8 @@ def supervise(
     """
     workers = loaded.settings.workers if role == "stream" else 1
 
-    def command(worker: int, addresses: Sequence[str], again: bool) -> list[str]:
-        return worker_command(str(loaded.root), role, worker, addresses, again)
+    def command(start: Start) -> list[str]:
+        return worker_command(str(loaded.root), role, start)
 
     supervisor = Supervisor(command, workers, Journal(f"{role}-supervisor"), restarts)
     return supervisor.run(stop or threading.Event(), take_over=take_over)

@@ -13,11 +13,10 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from headrace_schemas.stores.lanes import fresh_token
 from headrace_schemas.stores.online import progress_fields
 from headrace_schemas.stores.resp import pack as pack_command
 from headrace_schemas.stores.topology import Topology
-from headrace_streams.claims import claim, release
+from headrace_streams.claims import Claimant, claim, release
 from headrace_streams.evictions import Evictions
 from headrace_streams.flusher import Flusher
 from headrace_streams.flushes import Flush, FlushBuilder
@@ -42,7 +41,7 @@ class ShardWriter:
         topology: where Redis' primaries are.
         journal: where changes of state are reported.
         patience: how long to wait for what.
-        take_over: claim lanes whose owner may seem alive.
+        claimant: as whom it claims them.
         most_dirty_bytes: how much may wait to be sent before folding waits too.
     """
 
@@ -55,16 +54,15 @@ class ShardWriter:
         journal: Journal,
         patience: Patience,
         *,
-        take_over: bool,
+        claimant: Claimant,
         most_dirty_bytes: int,
     ) -> None:
         self._shard, self._shards, self._folders = shard, shards, folders
         self._journal, self._patience = journal, patience
-        self._take_over, self._most_dirty_bytes = take_over, most_dirty_bytes
+        self._claimant, self._most_dirty_bytes = claimant, most_dirty_bytes
         self._session = Session(topology, journal, patience)
         self._flusher = Flusher(topology, journal, patience)
-        self._token = fresh_token()
-        self._flushes = FlushBuilder(folders, self._token)
+        self._flushes = FlushBuilder(folders, claimant.token)
         self._sending: Flush | None = None
         self._pending: list[tuple[ViewFolder, Pending]] = []
         self._opened: set[int] = set()
@@ -72,6 +70,7 @@ class ShardWriter:
         self._sources = 0
         self._told: list[dict[int, int]] = [{} for _ in folders]
         self._told_s = 0.0
+        self._acknowledged = False  # a flush, since the heads of its lanes were last forgotten
         self._evictions = Evictions(self._session)
 
     def write(self, items: Sequence[Item]) -> None:
@@ -112,8 +111,7 @@ class ShardWriter:
         records = claim(
             self._session,
             [self._folders[view].keys.lane_key(lane) for view, lane in places],
-            self._token,
-            take_over=self._take_over,
+            self._claimant,
             claim_s=self._patience.claim_s,
             name=lambda index: self._folders[places[index][0]].lane_name(places[index][1]),
         )
@@ -121,7 +119,7 @@ class ShardWriter:
             mine = [record for (of, _), record in zip(places, records, strict=True) if of == view]
             folder.claimed(mine)
             self._flushes.claimed(view, mine)
-        self._journal.note("claimed", shard=self._shard, lanes=len(places), owner=self._token.hex()[:8])
+        self._journal.note("claimed", shard=self._shard, lanes=len(places), owner=self._claimant.token.hex()[:8])
 
     def _stop(self, stop: Stop) -> None:
         self._stopped.add(stop.source)
@@ -129,7 +127,7 @@ class ShardWriter:
             self._send(last=True)
             self.drain()
             lanes = [folder.keys.lane_key(lane) for folder in self._folders for lane in folder.positions.lanes]
-            release(self._session, lanes, self._token)
+            release(self._session, lanes, self._claimant.token)
             for folder in self._folders:
                 self._journal.note("folded", shard=self._shard, **folder.summary())
             self._journal.note("released", shard=self._shard, lanes=len(lanes))
@@ -145,6 +143,9 @@ class ShardWriter:
         folder = self._folders[piece.view]
         if any(other is folder for other, _ in self._pending):
             self._finish()  # a view's batches build upon each other
+        if self._acknowledged and not self._pending:
+            self._acknowledged = False
+            self._flushes.forget_heads()
         pending = folder.begin(piece, self._session.ask_at_once)
         if pending is not None:
             self._pending.append((folder, pending))
@@ -182,6 +183,7 @@ class ShardWriter:
     def _acknowledge(self, flush: Flush) -> None:
         self._sending = None
         self._flushes.acknowledged()
+        self._acknowledged = True
         for folder in self._folders:
             folder.cache.settle()
         self._tell(flush.positions)

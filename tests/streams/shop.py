@@ -25,6 +25,7 @@ from headrace_schemas.keys import encode_key
 from headrace_schemas.loading import LoadedProject, load_project
 from headrace_schemas.stores import kafka, online
 from headrace_schemas.stores.log import event_log
+from headrace_streams.claims import Claimant
 from headrace_streams.journal import Journal
 from headrace_streams.log_writer import run_log_writer
 from headrace_streams.patience import Patience
@@ -250,8 +251,9 @@ class Run:
     def _run(self, loaded: LoadedProject, options: StreamOptions, take_over: bool) -> None:
         try:
             run_stream(
-                loaded, take_over=take_over, options=options, stop=self._stop, journal=Journal("stream", self.diary)
-            )
+                loaded, claimant=Claimant(take_over=take_over), options=options, stop=self._stop,
+                journal=Journal("stream", self.diary),
+            )  # fmt: skip
         except Exception as error:  # noqa: BLE001  (the test looks at it)
             self.error = error
 

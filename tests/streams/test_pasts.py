@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
+import headrace as hr
 from headrace.errors import Fenced, Stale
 from headrace_schemas.keys import ViewKeys
+from headrace_schemas.stores.lanes import LaneRecord, Watermark
 from headrace_schemas.stores.resp import Reply
 from headrace_streams.commits import Commit, Ledger
+from headrace_streams.flushes import FlushBuilder
+from headrace_streams.folding import ViewFolder
+from headrace_streams.items import TopicStart
 from headrace_streams.session import Session
 from tests.services import Services
 from tests.streams.shop import VIEWS, Shop
@@ -115,3 +120,29 @@ def test_the_owner_who_was_replaced_means_a_store_that_went_back() -> None:
     assert caught.value.__notes__ == ["its owner is again the one whom this worker replaced"]
     with pytest.raises(Fenced):
         ledger.answer(0, [1, b"after", b"a"])
+
+
+def test_a_read_that_was_asked_for_before_an_acknowledgement_may_show_the_head_before() -> None:
+    """Reads and commits go over connections of their own: the server may answer the read first, and the worker hear of it last."""
+    folder = ViewFolder(view_of(), ViewKeys.of("n", "v", "f", 1), 0, 1, 1 << 16)
+    flushes = FlushBuilder([folder], b"owner")
+    flushes.claimed(0, [LaneRecord(head=b"first")])
+    folder.open(TopicStart("t", 1, {0: Watermark(0)}, {0: 0}))
+    sent = flushes.build(10.0, last=True).commits[0].id
+    assert flushes.knows(0, 0, b"first")  # asked for now, answered before the commit or behind it
+    assert flushes.knows(0, 0, sent)
+    flushes.acknowledged()
+    assert flushes.knows(0, 0, b"first")  # asked for before
+    flushes.forget_heads()
+    assert not flushes.knows(0, 0, b"first")
+    assert flushes.knows(0, 0, sent)
+    under_way = flushes.build(20.0, last=True).commits[0].id
+    flushes.forget_heads()  # nothing was acknowledged since
+    assert flushes.knows(0, 0, sent)
+    assert flushes.knows(0, 0, under_way)
+
+
+def view_of() -> hr.FeatureView:
+    paid = hr.Event("paid", fields={"card": hr.string(), "at": hr.timestamp()}, time="at")
+    card = hr.Entity("card", keys={"card": hr.string()})
+    return hr.FeatureView("v", entity=card, event=paid, features={"n": hr.count().over("1h")}, lanes=1)

@@ -14,6 +14,7 @@ from headrace_schemas.keys import ViewKeys
 from headrace_schemas.stores import kafka, online
 from headrace_schemas.stores.lanes import LaneRecord, watermark_field
 from headrace_streams import writer
+from headrace_streams.claims import Claimant
 from headrace_streams.errors import IDENTITY
 from headrace_streams.session import Session
 from tests.services import Services
@@ -149,9 +150,9 @@ def test_a_store_that_loses_everything_before_the_claim_is_read_again_from_the_b
     shop.produce(100)
     claim = writer.claim
 
-    def claim_what_is_left(session: Session, lane_keys: Sequence[bytes], token: bytes, **how: Any) -> list[LaneRecord]:
+    def claim_what_is_left(session: Session, lane_keys: Sequence[bytes], who: Claimant, **how: Any) -> list[LaneRecord]:
         shop.client.delete(*shop.client.scan_iter(match=f"{{{shop.namespace}:*", count=1000))
-        return claim(session, lane_keys, token, **how)
+        return claim(session, lane_keys, who, **how)
 
     with monkeypatch.context() as patched:
         patched.setattr(writer, "claim", claim_what_is_left)

@@ -7,7 +7,6 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +18,15 @@ from headrace_schemas.keys import ViewKeys
 from headrace_schemas.stores.lanes import Watermark, fresh_token, watermark_field
 from headrace_schemas.stores.log import event_log
 from headrace_schemas.stores.topology import parse_topology
-from headrace_streams.claims import claim, release
-from headrace_streams.errors import RestartNeeded, exit_code
+from headrace_streams.claims import Claimant, claim, release
+from headrace_streams.errors import GroupBroken, RestartNeeded, exit_code
 from headrace_streams.evictions import Evictions
 from headrace_streams.items import Span, Stop, Tick
 from headrace_streams.journal import Journal
 from headrace_streams.log_writer import LogSink, Pace, Rows
 from headrace_streams.patience import Patience
 from headrace_streams.session import Session
-from headrace_streams.supervisor import Restarts, Supervisor
+from headrace_streams.supervisor import Restarts, Start, Supervisor
 from tests.services import Services
 from tests.streams.shop import Shop
 
@@ -39,10 +38,10 @@ def supervise(*scripts: str, restarts: Restarts = QUICK, workers: int = 1) -> tu
     diary, starts = io.StringIO(), iter(scripts)
     current: list[str] = []
 
-    def command(worker: int, addresses: Sequence[str], take_over: bool) -> list[str]:
-        if worker == 0:
+    def command(start: Start) -> list[str]:
+        if start.worker == 0:
             current[:] = [next(starts)]
-        return [sys.executable, "-c", current[0].replace("WORKER", str(worker))]
+        return [sys.executable, "-c", current[0].replace("WORKER", str(start.worker))]
 
     code = Supervisor(command, workers, Journal("supervisor", diary), restarts).run(threading.Event())
     return code, [json.loads(line) for line in diary.getvalue().splitlines()]
@@ -57,7 +56,7 @@ def test_a_group_that_stops_is_not_started_again() -> None:
 def test_a_killed_group_is_started_again_and_takes_over() -> None:
     code, notes = supervise("import os; os.kill(os.getpid(), 9)", "pass")
     assert code == 0
-    assert [note["take_over"] for note in notes if note["event"] == "started"] == [False, True]
+    assert [len(note["succeeds"]) for note in notes if note["event"] == "started"] == [0, 1]
 
 
 @pytest.mark.parametrize("final", [2, 10, 12])
@@ -91,8 +90,9 @@ def test_each_error_has_the_exit_code_that_the_supervisor_understands() -> None:
     errors = [
         Fenced("lane"), Gap("lane", 1, 3), Stale("lane"), RestartNeeded("more partitions"),
         IdentityError("t", "a", "b", "c"), ConfigError("x"), ServiceUnavailable("Redis", "a", "b"), ValueError("x"),
+        GroupBroken(1),
     ]  # fmt: skip
-    assert [exit_code(error) for error in errors] == [10, 11, 11, 11, 12, 2, 3, 1]
+    assert [exit_code(error) for error in errors] == [10, 11, 11, 11, 12, 2, 3, 1, 11]
 
 
 # --- claims ----------------------------------------------------------------------------------------------------------
@@ -106,10 +106,17 @@ def session_of(services: Services) -> Session:
     return Session(parse_topology(services.redis), Journal("test", io.StringIO()), Patience(outage_s=5.0))
 
 
-def claim_all(session: Session, keys: ViewKeys, token: bytes, *, take_over: bool = False, claim_s: float = 0.0) -> None:
+def claim_all(
+    session: Session,
+    keys: ViewKeys,
+    token: bytes,
+    *,
+    dead: tuple[bytes, ...] = (),
+    take_over: bool = False,
+    claim_s: float = 0.0,
+) -> None:
     claim(
-        session, [keys.lane_key(lane) for lane in range(keys.lanes)], token,
-        take_over=take_over, claim_s=claim_s, name=lambda index: f"lane {index}",
+        session, [keys.lane_key(lane) for lane in range(keys.lanes)], Claimant(token, dead, take_over), claim_s=claim_s, name=lambda index: f"lane {index}",
     )  # fmt: skip
 
 
@@ -126,6 +133,10 @@ def test_a_lane_has_one_owner_until_it_is_released_silent_or_taken_over(services
         claim_all(session, keys, second)
     release(session, lanes, first)
     claim_all(session, keys, second)
+    with pytest.raises(Fenced):
+        claim_all(session, keys, third, dead=(first[:8],))  # it is not the owner's group that has ended
+    claim_all(session, keys, third, dead=(first[:8], second[:8]))
+    claim_all(session, keys, second, take_over=True)
     claim_all(session, keys, third, take_over=True)
     started = time.monotonic()
     claim_all(session, keys, fourth, claim_s=8.0)

@@ -2,7 +2,7 @@
 
 A lane is a fixed share of one view's entities. Its record is a Redis hash under the same hash tag as its states:
 
-    owner                      16 random bytes: the worker that may write
+    owner                      16 random bytes: the worker that may write; the first 8 are those of its group
     beat                       Redis' clock in microseconds at the owner's last commit; silent for 3 s means dead
     head                       16 random bytes: the id of the last commit
     wm:<topic id>:<partition>  "<next offset>:<leader epoch>:<digest of the record before it>"
@@ -23,11 +23,12 @@ from headrace.errors import CodecError
 
 DEAD_AFTER_US = 3_000_000
 TOKEN_BYTES = 16
+GROUP_BYTES = 8
 MAX_COMMIT_KEYS = 200  # longer scripts stall readers
 MAX_COMMIT_BYTES = 1_000_000
 
-# KEYS: lane record. ARGV: token, "1" to take over, microseconds of silence after which an owner is dead. Returns the record as it
-# was found, with the owner that is replaced.
+# KEYS: lane record. ARGV: token, "1" to take over from anybody, microseconds of silence after which an owner is dead, the groups
+# that are known to be dead, one behind the other. Returns the record as it was found, with the owner that is replaced.
 # A repeated claim with the same token is the same claim. A beat from the future (the clock of a failed-over server) counts as
 # silence too, or nobody could ever claim.
 CLAIM = b"""
@@ -35,7 +36,11 @@ local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local r = redis.call('HMGET', KEYS[1], 'owner', 'beat')
 local silence = math.abs(now - tonumber(r[2] or '0'))
-if r[1] and r[1] ~= ARGV[1] and ARGV[2] ~= '1' and silence < tonumber(ARGV[3]) then
+local free = not r[1] or r[1] == ARGV[1] or ARGV[2] == '1' or silence >= tonumber(ARGV[3])
+for at = 1, #ARGV[4], 8 do
+  free = free or string.sub(r[1], 1, 8) == string.sub(ARGV[4], at, at + 7)
+end
+if not free then
   return {0, r[1], silence}
 end
 local found = redis.call('HGETALL', KEYS[1])
@@ -69,9 +74,14 @@ OTHER_OWNER = 1  # first element of a commit's refusal
 OTHER_HEAD = 2
 
 
-def fresh_token() -> bytes:
-    """A new owner or commit id: 128 random bits."""
-    return os.urandom(TOKEN_BYTES)
+def fresh_token(group: bytes = b"") -> bytes:
+    """A new owner or commit id: 128 random bits, of which a group's are given."""
+    return group + os.urandom(TOKEN_BYTES - len(group))
+
+
+def fresh_group() -> bytes:
+    """A new group of workers: the bits that the tokens of all of them begin with."""
+    return os.urandom(GROUP_BYTES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,274 @@
+"""What is done to a running pipeline and its services: one small function per fault, enrolled by its decorator.
+
+A fault strikes and, where it stands for an outage, ends it again; it waits for nothing else. What may not live here: choosing, judging.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis.crc import key_slot
+
+from headrace_schemas.keys import ViewKeys
+from headrace_schemas.stores import online
+from headrace_streams.errors import FENCED
+from tests.recovery.chaos.payments import Payments
+from tests.recovery.chaos.pipeline import Pipeline
+from tests.recovery.chaos.proxy import Proxy, Way
+from tests.recovery.chaos.setups import KINDS, Setup
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a fault may touch."""
+
+    setup: Setup
+    pipeline: Pipeline
+    payments: Payments
+    chance: random.Random
+    log_disk: Path | None  # a small disk that holds the log, if one could be mounted
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One kind of fault.
+
+    Args:
+        name: for the report.
+        strike: does it.
+        kinds: the services on which it exists.
+        role: whose work it strikes: ``stream`` or ``log``.
+        most: how often in one run.
+    """
+
+    name: str
+    strike: Callable[[Stage], None]
+    kinds: tuple[str, ...]
+    role: str
+    most: int
+
+
+FAULTS: list[Fault] = []
+
+
+def fault(name: str, *, on: tuple[str, ...] = KINDS, role: str = "stream", most: int = 1_000) -> Callable[
+    [Callable[[Stage], None]], Callable[[Stage], None]
+]:  # fmt: skip
+    """Enrol a fault."""
+
+    def enrol(strike: Callable[[Stage], None]) -> Callable[[Stage], None]:
+        FAULTS.append(Fault(name, strike, on, role, most))
+        return strike
+
+    return enrol
+
+
+# --- the pipeline's own processes ---------------------------------------------------------------------------------------
+
+
+@fault("kill -9 of a worker")
+def _(stage: Stage) -> None:
+    pids = stage.pipeline.wait_pids("stream", stage.pipeline.workers)
+    stage.pipeline.signal(stage.chance.choice(pids), signal.SIGKILL)
+
+
+@fault("kill -9 of all workers")
+def _(stage: Stage) -> None:
+    for pid in stage.pipeline.wait_pids("stream", stage.pipeline.workers):
+        stage.pipeline.signal(pid, signal.SIGKILL)
+
+
+@fault("a worker frozen for a while")
+def _(stage: Stage) -> None:
+    pid = stage.chance.choice(stage.pipeline.wait_pids("stream", stage.pipeline.workers))
+    stage.pipeline.signal(pid, signal.SIGSTOP)
+    time.sleep(stage.chance.uniform(0.2, 2.0))
+    stage.pipeline.signal(pid, signal.SIGCONT)
+
+
+@fault("kill -9 of the supervisor")
+def _(stage: Stage) -> None:
+    stage.pipeline.signal(stage.pipeline.children["stream"].pid, signal.SIGKILL)
+
+
+@fault("kill -9 of the log writer", role="log")
+def _(stage: Stage) -> None:
+    for pid in stage.pipeline.wait_pids("log", 1):
+        stage.pipeline.signal(pid, signal.SIGKILL)
+
+
+@fault("another number of workers", most=2)
+def _(stage: Stage) -> None:
+    stage.pipeline.stop_role("stream")
+    stage.pipeline.workers = 3 if stage.pipeline.workers == 2 else 2
+    stage.pipeline.start("stream")
+
+
+@fault("a zombie: a frozen group wakes behind its successor", most=2)
+def _(stage: Stage) -> None:
+    pipeline = stage.pipeline
+    workers = pipeline.wait_pids("stream", pipeline.workers)
+    zombie = pipeline.children.pop("stream")
+    for pid in (zombie.pid, *workers):
+        pipeline.signal(pid, signal.SIGSTOP)
+    pipeline.start("stream", "--take-over")
+    stage.payments.burst(300)
+    pipeline.until(lambda: bool(pipeline.notes("stream", "claimed")), "the successor's claim")
+    time.sleep(stage.chance.uniform(0.0, 0.5))
+    for pid in (*workers, zombie.pid):
+        pipeline.signal(pid, signal.SIGCONT)
+    code = zombie.wait(90.0)
+    assert code == FENCED, f"the zombie ended with {code}:\n{zombie.log_tail(30)}"
+
+
+# --- the broker ---------------------------------------------------------------------------------------------------------
+
+
+@fault("the broker frozen for a while")
+def _(stage: Stage) -> None:
+    stage.setup.freeze(stage.setup.broker, stage.chance.uniform(0.3, 2.0))
+
+
+@fault("kill -9 of the broker", on=("sentinel", "cluster"), most=3)
+def _(stage: Stage) -> None:
+    stage.setup.kill(stage.setup.broker)
+
+
+@fault("partitions added", on=("sentinel", "cluster"), most=2)  # the embedded broker cannot
+def _(stage: Stage) -> None:
+    stage.payments.add_partition()
+
+
+# --- the store ----------------------------------------------------------------------------------------------------------
+
+
+@fault("the store frozen for a while", on=("embedded", "cluster"))
+def _(stage: Stage) -> None:
+    stage.setup.freeze(stage.chance.choice(stage.setup.stores), stage.chance.uniform(0.2, 1.5))
+
+
+@fault("kill -9 of the store, which kept nothing", on=("embedded",))
+def _(stage: Stage) -> None:
+    stage.setup.kill(stage.setup.stores[0])
+
+
+@fault("kill -9 of a node that kept its file", on=("cluster",))
+def _(stage: Stage) -> None:
+    stage.setup.kill(stage.chance.choice(stage.setup.stores))
+
+
+@fault("the store flushed", most=3)
+def _(stage: Stage) -> None:
+    nodes = stage.setup.stores if stage.setup.watched is None else [stage.setup.watched.primary().server]
+    for server in nodes:
+        client = _client(server.address)
+        client.flushall()
+        client.close()
+
+
+@fault("the script cache flushed")
+def _(stage: Stage) -> None:
+    for server in stage.setup.stores:
+        client = _client(server.address)
+        client.script_flush()
+        client.close()
+
+
+@fault("a fail-over", on=("sentinel",), most=4)
+def _(stage: Stage) -> None:
+    assert stage.setup.watched is not None
+    stage.setup.watched.fail_over()
+
+
+@fault("a fail-over to a replica that lags", on=("sentinel",), most=4)
+def _(stage: Stage) -> None:
+    assert stage.setup.watched is not None
+    stage.payments.burst(300)
+    stage.setup.watched.fail_over(lag_s=stage.chance.uniform(0.2, 0.8))
+
+
+@fault("the primary frozen until another takes its place, then awake", on=("sentinel",), most=2)
+def _(stage: Stage) -> None:
+    watched = stage.setup.watched
+    assert watched is not None
+    old = watched.primary()
+    old.send(signal.SIGSTOP)
+    stage.pipeline.until(lambda: watched.primary() is not old, "another primary")
+    old.send(signal.SIGCONT)
+    stage.pipeline.until(watched.in_sync, "the old primary as a replica")
+
+
+@fault("slots moved", on=("cluster",))
+def _(stage: Stage) -> None:
+    cluster = stage.setup.cluster
+    assert cluster is not None
+    view = stage.chance.choice(stage.pipeline.loaded.project.views)
+    keys = ViewKeys(stage.pipeline.loaded.settings.namespace, view)
+    for lane in stage.chance.sample(range(view.lanes), 3):
+        slot = key_slot(keys.lane_key(lane))
+        to = cluster.nodes[(cluster.nodes.index(cluster.owner(slot)) + stage.chance.randint(1, 2)) % 3]
+        cluster.move(slot, to, keys_at_once=2, pause_s=0.01)
+
+
+# --- the network --------------------------------------------------------------------------------------------------------
+
+
+def _trouble(stage: Stage, proxy: Proxy, way: Way) -> None:
+    proxy.set(way, delay_s=0.05)
+    time.sleep(stage.chance.uniform(0.2, 2.0))
+    proxy.set(Way.PASS)
+
+
+@fault("the network to the broker cut")
+def _(stage: Stage) -> None:
+    _trouble(stage, stage.setup.broker_proxy, Way.CUT)
+
+
+@fault("the network to the broker slow", most=2)
+def _(stage: Stage) -> None:
+    _trouble(stage, stage.setup.broker_proxy, Way.DELAY)
+
+
+@fault("the network to the store cut", on=("embedded",))
+def _(stage: Stage) -> None:
+    assert stage.setup.store_proxy is not None
+    _trouble(stage, stage.setup.store_proxy, Way.CUT)
+
+
+@fault("the network to the store swallows", on=("embedded",))
+def _(stage: Stage) -> None:
+    assert stage.setup.store_proxy is not None
+    _trouble(stage, stage.setup.store_proxy, Way.SWALLOW)
+
+
+@fault("the network to the store slow", on=("embedded",), most=2)
+def _(stage: Stage) -> None:
+    assert stage.setup.store_proxy is not None
+    _trouble(stage, stage.setup.store_proxy, Way.DELAY)
+
+
+# --- the disk -----------------------------------------------------------------------------------------------------------
+
+
+@fault("the log's disk full", role="log", most=2)
+def _(stage: Stage) -> None:
+    assert stage.log_disk is not None
+    filler = stage.log_disk / "filler"
+    with filler.open("wb") as file:
+        while True:
+            try:
+                file.write(b"\0" * 65536)
+                file.flush()
+            except OSError:
+                break
+    time.sleep(stage.chance.uniform(1.5, 4.0))
+    filler.unlink()
+
+
+def _client(address: str) -> online.redis.Redis:
+    return online.redis.Redis.from_url(address, socket_timeout=20)
