@@ -12,12 +12,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from headrace.errors import Gap, IdentityError, StoreError
 from headrace_schemas.batches import RawBatch
 from headrace_schemas.stores.kafka import TopicIdentity, consumer
 from headrace_schemas.stores.lanes import Watermark
+from headrace_streams.fetching import FetchTime
 from headrace_streams.identity import Reached, Watch, mark_after
 from headrace_streams.items import Polled, Span
 from headrace_streams.journal import Journal
@@ -69,7 +70,7 @@ class KafkaSource:
         watch_s: time between checks of identity.
         outage_s: how long the broker may be away.
         pause_ms: how long a record may lie unseen: between two looks at a silent source, and how long a broker without records
-            keeps a request open. Apache Kafka answers one as soon as there is a record; the embedded broker when the time is over.
+            keeps a request open (`headrace_streams.fetching`).
     """
 
     def __init__(
@@ -91,10 +92,17 @@ class KafkaSource:
                 self._reached[assignment.topic, partition] = start
         self._unfinished = set(self._reached)  # partitions whose end has not been seen since their last record
         self._away = self._closed = False
-        self._consumer = consumer(bootstrap, fetch_wait_max_ms=pause_ms, **_SETTINGS)
-        self._consumer.assign([TopicPartition(t, p, mark.next) for (t, p), mark in self._reached.items()])
+        self._fetch_time = FetchTime(pause_ms)
+        self._consumer = self._open()
         known = {assignment.topic: assignment.identity for assignment in assignments}
         self._watch = Watch(bootstrap, known, self.reached, every_s=watch_s, outage_s=outage_s)
+
+    def _open(self) -> Consumer:
+        """A consumer that goes on from what is reached."""
+        opened = consumer(self._bootstrap, fetch_wait_max_ms=self._fetch_time.wait_ms, **_SETTINGS)
+        opened.assign([TopicPartition(t, p, mark.next) for (t, p), mark in self._reached.items()])
+        self._unfinished = set(self._reached)
+        return opened
 
     @property
     def at_end(self) -> bool:
@@ -116,7 +124,9 @@ class KafkaSource:
         self._watch.check()
         messages = self._consumer.consume(self._most, 0)
         if not messages:
+            self._change_pace()
             return []
+        self._fetch_time.heard()
         received_us = time.time_ns() // 1000
         records = [message for message in messages if message.error() is None]
         before = dict(self._reached)
@@ -126,6 +136,16 @@ class KafkaSource:
                 if message.error() is not None:
                     polled += self._event(message, before, received_us)
         return polled
+
+    def _change_pace(self) -> None:
+        """Nothing has come: perhaps the broker needs more time for a fetch, or no longer."""
+        if self._away or not self._reached:
+            return
+        wait_ms = self._fetch_time.silent(time.monotonic(), at_end=self.at_end)
+        if wait_ms is not None:
+            self._consumer.close()
+            self._consumer = self._open()
+            self._journal.note("fetch-time", milliseconds=wait_ms, at_end=self.at_end)
 
     def _batch(self, topic: str, messages: Sequence[Message], received_us: int) -> Polled:
         raw = RawBatch.from_messages(topic, messages, received_us)
