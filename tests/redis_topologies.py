@@ -43,6 +43,7 @@ class RedisNode(store.Store):
         self._binary, self._options = binary, options
         directory.mkdir(parents=True, exist_ok=True)
         self.server = EmbeddedServer(self, directory)
+        self._client: redis.Redis | None = None
 
     def command(self, port: int, directory: Path) -> list[str]:
         return [self._binary, *super().command(port, directory)[1:], *self._options]
@@ -56,13 +57,18 @@ class RedisNode(store.Store):
         return int(self.server.address.rpartition(":")[2].partition("/")[0])
 
     def client(self) -> redis.Redis:
-        return redis.Redis(HOST, self.port, socket_timeout=5)
+        """Closed with the server."""
+        if self._client is None:
+            self._client = redis.Redis(HOST, self.port, socket_timeout=5)
+        return self._client
 
     def send(self, number: signal.Signals) -> None:
         """SIGKILL, SIGSTOP, SIGCONT."""
         os.kill(self.server.pid, number)
 
     def stop(self) -> None:
+        if self._client is not None:
+            self._client.close()
         if self.server.alive():
             self.send(signal.SIGCONT)
             self.server.stop()

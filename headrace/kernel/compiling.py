@@ -18,11 +18,12 @@ import hashlib
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TextIO, TypeVar, cast
 
 import numba
 from numba import types
@@ -32,6 +33,8 @@ F = TypeVar("F", bound=Callable[..., object])
 
 config: Any = numba_config  # its settings are made from the environment, where no type checker sees them
 
+_PATIENCE_S = 300.0  # a cold machine compiles the whole kernel in less
+_LOOK_S = 0.01
 _CORE = Path(__file__).parent.parent
 _IMPORTED = re.compile(r"^from headrace\.([\w.]+) import", re.MULTILINE)
 
@@ -63,17 +66,40 @@ def compiling_alone(what: str) -> Iterator[None]:
     Args:
         what: names the thing; different ones are compiled side by side.
 
-    Pipelines are started together; without this each would spend the same seconds on the same code. Where there are no file
-    locks, or no place for one, they do.
+    Pipelines are started together; without this each would spend the same minutes on the same code. It is a courtesy, not a
+    need: nobody waits for a process that is stopped, nor for more than `_PATIENCE_S`; where there are no file locks, or no place
+    for one, all compile.
     """
     with contextlib.ExitStack() as held:
         with contextlib.suppress(ImportError, OSError):
-            import fcntl
-
             path = Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}-{what}.lock"
-            file = held.enter_context(path.open("a"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _wait_for_turn(held.enter_context(path.open("a+")))
         yield
+
+
+def _wait_for_turn(file: TextIO) -> None:
+    import fcntl
+
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            return
+        if time.monotonic() > deadline or _is_stopped(file):
+            return
+        time.sleep(_LOOK_S)
+
+
+def _is_stopped(file: TextIO) -> bool:
+    """Whether the process that holds the lock is stopped (by a signal or a debugger), as far as this system tells."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        file.seek(0)
+        told = Path(f"/proc/{int(file.read())}/stat").read_text()
+        return told.rpartition(")")[2].split()[0] in "Tt"
+    return False
 
 
 def _linked(function: Callable[..., object], attribute: str | None) -> Any:

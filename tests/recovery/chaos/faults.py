@@ -116,14 +116,18 @@ def _(stage: Stage) -> None:
     zombie = pipeline.children.pop("stream")
     for pid in (zombie.pid, *workers):
         pipeline.signal(pid, signal.SIGSTOP)
-    pipeline.start("stream", "--take-over")
-    stage.payments.burst(300)
-    pipeline.until(lambda: bool(pipeline.notes("stream", "claimed")), "the successor's claim")
-    time.sleep(stage.chance.uniform(0.0, 0.5))
-    for pid in (*workers, zombie.pid):
-        pipeline.signal(pid, signal.SIGCONT)
-    code = zombie.wait(90.0)
-    assert code == FENCED, f"the zombie ended with {code}:\n{zombie.log_tail(30)}"
+    try:
+        pipeline.start("stream", "--take-over")
+        stage.payments.burst(300)
+        pipeline.until(lambda: bool(pipeline.notes("stream", "claimed")), "the successor's claim")
+        time.sleep(stage.chance.uniform(0.0, 0.5))
+        for pid in (*workers, zombie.pid):
+            pipeline.signal(pid, signal.SIGCONT)
+        code = zombie.wait(90.0)
+        assert code == FENCED, f"the zombie ended with {code}:\n{zombie.log_tail(30)}"
+    finally:
+        if zombie.alive():
+            pipeline.signal(zombie.pid, signal.SIGKILL)
 
 
 # --- the broker ---------------------------------------------------------------------------------------------------------

@@ -74,9 +74,21 @@ class Pipeline:
                 self.start(role)
 
     def stop(self) -> None:
-        """Stop everything cleanly."""
+        """Stop everything, cleanly where that is possible; no process of it stays."""
+        workers = {
+            pid
+            for role in ("stream", "log")
+            for note in self.notes(role, "started", newest=False)
+            for pid in note["pids"]
+        }
+        for pid in workers:
+            if _is_alive(pid):
+                self.signal(pid, signal.SIGCONT)
         for child in self.children.values():
             child.stop(grace_s=60.0)
+        for pid in workers:
+            if _is_alive(pid):
+                self.signal(pid, signal.SIGKILL)
         if self._client is not None:
             self._client.close()
 

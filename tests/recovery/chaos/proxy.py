@@ -45,14 +45,23 @@ class Proxy:
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server((HOST, 0), backlog=128)
         self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._closed = False
+        self._serving: list[threading.Thread] = []
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closed = True
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
+        self._accepting.join()
         self._reset_all()
+        for serving in self._serving:
+            serving.join()
 
     def set(self, way: Way, *, delay_s: float = 0.0) -> None:
         """From now on. What was swallowed is gone, so connections that lost bytes are reset when they pass again."""
@@ -62,34 +71,44 @@ class Proxy:
 
     def _reset_all(self) -> None:
         with self._lock:
-            ends, self._open = self._open, set()
-        for end in ends:
-            with contextlib.suppress(OSError):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
+            for end in self._open:
+                with contextlib.suppress(OSError):
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                    end.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
-        while True:
+        while not self._closed:
             try:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self._serving = [thread for thread in self._serving if thread.is_alive()]
+            self._serving.append(threading.Thread(target=self._serve, args=(client,), daemon=True))
+            self._serving[-1].start()
+
+    def _serve(self, client: socket.socket) -> None:
+        """One connection: its two directions, until either end closes."""
+        with client:
             if self._way is Way.CUT:
-                client.close()
-                continue
+                return
             try:
                 service = socket.create_connection((HOST, self.target), timeout=5)
+            except OSError:
+                return
+            with service:
                 service.settimeout(None)
                 for end in (client, service):
                     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError:
-                client.close()
-                continue
-            with self._lock:
-                self._open |= {client, service}
-            for source, drain in ((client, service), (service, client)):
-                threading.Thread(target=self._pump, args=(source, drain), daemon=True).start()
+                with self._lock:
+                    self._open |= {client, service}
+                if self._closed:
+                    self._reset_all()
+                back = threading.Thread(target=self._pump, args=(service, client), daemon=True)
+                back.start()
+                self._pump(client, service)
+                back.join()
+                with self._lock:
+                    self._open -= {client, service}
 
     def _pump(self, source: socket.socket, drain: socket.socket) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -102,5 +121,3 @@ class Proxy:
         for end in (source, drain):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            with self._lock:
-                self._open.discard(end)
