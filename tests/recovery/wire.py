@@ -17,7 +17,11 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlparse
 
+from headrace_schemas.stores.lanes import COMMIT
+from headrace_streams.session import script_id
+
 _RECEIVE_BYTES = 1 << 20
+_COMMIT = script_id(COMMIT).encode()
 _BEFORE_FIELDS = 8  # EVALSHA, script, number of keys, lane, owner, expected head, id, number of fields
 
 
@@ -215,7 +219,7 @@ def _commit(command: bytes) -> _Commit | None:
         length = int(command[place + 1 : line])
         arguments.append(command[line + 2 : line + 2 + length])
         place = line + 4 + length
-    if arguments[0] != b"EVALSHA" or count < _BEFORE_FIELDS:
+    if arguments[:2] != [b"EVALSHA", _COMMIT] or count < _BEFORE_FIELDS:
         return None
     fields = int(arguments[7])
     if count == _BEFORE_FIELDS + fields:
