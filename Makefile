@@ -31,7 +31,7 @@ dev: $(DEMO) ## the embedded stack, all pipelines and the service, until Ctrl-C
 
 # --- check it --------------------------------------------------------------------------------------------------------
 
-.PHONY: install test test-kafka chaos check lint types imports format surface bench
+.PHONY: install test test-kafka chaos mutations check lint types imports format surface bench
 install: $(DEV) ## a virtual environment with everything, in .venv
 
 test: $(DEV) ## the whole suite, on every service that is there; ARGS='-k lanes' narrows it
@@ -42,6 +42,9 @@ test-kafka: $(DEV) $(KAFKA)/.complete ## the suite, where a missing Apache Kafka
 
 chaos: $(DEV) $(KAFKA)/.complete ## break everything for a while (15 min); ARGS='--runs 3 --on cluster' or '--seed 7' to repeat
 	@$(BIN)/python -m tests.recovery.chaos $(ARGS)
+
+mutations: $(DEV) ## the protocol with one rule taken away at a time: what is lost or counted twice without it
+	@$(BIN)/python -m tests.recovery.mutations
 
 check: lint types imports ## all static checks
 
