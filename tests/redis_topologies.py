@@ -87,7 +87,7 @@ class _Sentinel(RedisNode):
             config.write_text(
                 f"bind {HOST}\nport {port}\ndir {directory}\n"
                 f"sentinel monitor {SERVICE} {HOST} {self._primary} {self._quorum}\n"
-                f"sentinel down-after-milliseconds {SERVICE} 1000\nsentinel failover-timeout {SERVICE} 2000\n"
+                f"sentinel down-after-milliseconds {SERVICE} 2000\nsentinel failover-timeout {SERVICE} 2000\n"
             )
         return [self._binary, str(config), "--sentinel"]
 

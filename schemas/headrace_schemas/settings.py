@@ -39,6 +39,7 @@ class Settings:
         host: address that the service listens on.
         port: its port.
         workers: workers of one stream group.
+        wedged_s: seconds without progress after which a worker process is ended and its group started again; 0 for never.
         cache_kb: kilobytes of states that each worker keeps for a view beside the store; more is read again when needed.
     """
 
@@ -53,6 +54,7 @@ class Settings:
     host: str
     port: int
     workers: int
+    wedged_s: int
     cache_kb: int
 
 
@@ -82,6 +84,7 @@ _SETTINGS = {
     "host": _Setting("serving", "host", "HEADRACE_HOST", "127.0.0.1"),
     "port": _Setting("serving", "port", "HEADRACE_PORT", 8000),
     "workers": _Setting("stream", "workers", "HEADRACE_WORKERS", 1),
+    "wedged_s": _Setting("stream", "wedged_s", "HEADRACE_WEDGED_S", 30),
     "cache_kb": _Setting("stream", "cache_kb", "HEADRACE_CACHE_KB", 262_144),
 }
 _VARIABLES = {setting.variable: setting for setting in _SETTINGS.values() if setting.variable}
@@ -122,6 +125,7 @@ def load_settings(root: Path, environ: Mapping[str, str] = os.environ) -> Settin
         host=text("host"),
         port=_integer(*found["port"], default=_SETTINGS["port"].default, low=0, high=65535),
         workers=_integer(*found["workers"], default=_SETTINGS["workers"].default, low=1, high=1024),
+        wedged_s=_integer(*found["wedged_s"], default=_SETTINGS["wedged_s"].default, low=0, high=86_400),
         cache_kb=_integer(*found["cache_kb"], default=_SETTINGS["cache_kb"].default, low=1, high=2**30),
     )
 

@@ -17,6 +17,7 @@ from headrace_schemas.loading import LoadedProject, load_project
 from headrace_streams.errors import exit_code
 from headrace_streams.journal import Journal
 from headrace_streams.lifeline import hold
+from headrace_streams.pulse import Pulse
 from headrace_streams.stopping import stopped_by_signals
 
 
@@ -41,10 +42,11 @@ def _run(loaded: LoadedProject, options: argparse.Namespace, stop: threading.Eve
         from headrace_streams.supervisor import supervise
 
         return supervise(loaded, options.role, stop=stop, take_over=options.take_over)
+    pulse = Pulse(options.pulse)
     if options.role == "log":
         from headrace_streams.log_writer import run_log_writer
 
-        return run_log_writer(loaded, stop=stop, journal=journal)
+        return run_log_writer(loaded, stop=stop, journal=journal, pulse=pulse)
     from headrace_schemas.stores.lanes import fresh_token
     from headrace_streams.claims import Claimant
     from headrace_streams.run import run_stream
@@ -52,7 +54,9 @@ def _run(loaded: LoadedProject, options: argparse.Namespace, stop: threading.Eve
     addresses = options.addresses.split(",") if options.addresses else []
     dead = tuple(map(bytes.fromhex, filter(None, options.dead.split(","))))
     claimant = Claimant(fresh_token(bytes.fromhex(options.group)), dead, options.take_over)
-    return run_stream(loaded, claimant=claimant, worker=options.worker, addresses=addresses, stop=stop, journal=journal)
+    return run_stream(
+        loaded, claimant=claimant, worker=options.worker, addresses=addresses, stop=stop, journal=journal, pulse=pulse
+    )
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -67,6 +71,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--addresses", default="", help=argparse.SUPPRESS)
     parser.add_argument("--group", default="", help=argparse.SUPPRESS)
     parser.add_argument("--dead", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--pulse", type=int, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 

@@ -19,6 +19,7 @@ from headrace_schemas.stores.kafka import ensure_topics, producer
 from headrace_streams.journal import Journal
 
 _NOTE_EVERY_S = 10.0
+_LOOK_S = 1.0
 
 
 class DeadLetterBox:
@@ -29,11 +30,20 @@ class DeadLetterBox:
         namespace: the project's namespace; its dead letters have one topic.
         journal: where they are counted.
         outage_s: how long the broker may be away.
+        waiting: called now and then while letters are not acknowledged yet.
     """
 
-    def __init__(self, bootstrap: str, namespace: str, journal: Journal, *, outage_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        namespace: str,
+        journal: Journal,
+        *,
+        outage_s: float = 60.0,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> None:
         self._bootstrap, self._topic = bootstrap, dead_letter_topic(namespace)
-        self._journal, self._outage_s = journal, outage_s
+        self._journal, self._outage_s, self._waiting = journal, outage_s, waiting
         self._producer: Producer | None = None
         self._noted_at = float("-inf")
         self.counts: Counter[str] = Counter()
@@ -58,11 +68,17 @@ class DeadLetterBox:
 
         for reject in rejects:
             self._produce(self._producer, _letter(raw, topic_id, reject), delivered)
-        if self._producer.flush(self._outage_s) or failures:
+        if self._unacknowledged(self._producer) or failures:
             reason = failures[0] if failures else "dead letters were not acknowledged in time"
             raise ServiceUnavailable("Kafka", self._bootstrap, reason)
         self.counts.update(f"{raw.topic}/{reject.code}" for reject in rejects)
         self._note(rejects[0])
+
+    def _unacknowledged(self, to: Producer) -> int:
+        deadline = time.monotonic() + self._outage_s
+        while (left := to.flush(_LOOK_S)) and time.monotonic() < deadline:
+            self._waiting()
+        return left
 
     def _produce(
         self, to: Producer, letter: DeadLetter, delivered: Callable[[KafkaError | None, Message[bytes, bytes]], None]

@@ -1,4 +1,4 @@
-"""Notices that Redis threw states away, although it was checked not to: its settings can change while it runs.
+"""Notices that Redis throws states away, or may from now on, although it was checked: its settings can change while it runs.
 
 What may not live here: the check at the start (`headrace_schemas.stores.online.check_policy`).
 """
@@ -8,15 +8,17 @@ from __future__ import annotations
 import re
 
 from headrace.errors import ConfigError
+from headrace_schemas.stores.online import evicting
 from headrace_schemas.stores.resp import Reply, pack
 from headrace_streams.session import Session
 
 _EVERY_S = 5.0
 _COUNT = re.compile(rb"^evicted_keys:(\d+)", re.MULTILINE)
+_POLICY = re.compile(rb"^maxmemory_policy:([\w-]+)", re.MULTILINE)
 
 
 class Evictions:
-    """Asks Redis every few seconds how many keys it has evicted.
+    """Asks Redis every few seconds how many keys it has evicted, and whether it may.
 
     Args:
         session: with Redis.
@@ -34,14 +36,19 @@ class Evictions:
             now_s: monotonic clock.
 
         Raises:
-            ConfigError: keys were evicted since the first time; some states are gone.
+            ConfigError: keys were evicted since the first time, so some states are gone; or they may be from now on.
         """
         if now_s - self._asked_s < _EVERY_S:
             return
         self._asked_s = now_s
-        counts = [self._counted(reply) for reply in self._session.of_all(pack("INFO", "stats"))]
-        if not counts:
+        told = self._session.of_all(pack("INFO"))
+        if not told:
             return
+        for reply in told:
+            policy = _POLICY.search(reply) if isinstance(reply, bytes) else None
+            if policy is not None and policy[1] != b"noeviction":
+                raise evicting(str(self._session.topology), policy[1].decode())
+        counts = [self._counted(reply) for reply in told]
         count = sum(counts)
         if self._known is not None and count > self._known:
             raise ConfigError(

@@ -25,6 +25,7 @@ from bytewax.run import cli_main
 
 from headrace_streams.errors import GroupBroken
 from headrace_streams.items import Opening, Polled, Stop, Tick
+from headrace_streams.pulse import Pulse
 
 _EPOCH = timedelta(milliseconds=10)
 # Processes of a group tell each other of every batch and every epoch: three idle ones took a whole core with the numbers of one
@@ -58,10 +59,12 @@ class Course:
     Args:
         stop: set by whoever wants a clean stop.
         alone: this process is the whole group.
+        pulse: told whenever the source or the sink has moved.
     """
 
     stop: threading.Event
     alone: bool
+    pulse: Pulse = field(default_factory=Pulse)
     error: Exception | None = field(default=None)
 
     def fail(self, error: Exception) -> None:
@@ -168,6 +171,7 @@ class _SourcePart(StatelessSourcePartition[Any]):
         except Exception as error:  # noqa: BLE001  (every error ends the flow and is raised by run_flow)
             self._course.fail(error)
             raise StopIteration from None
+        self._course.pulse.source_moved()
         self._silent = not items
         if items:
             self._spoke_at = time.monotonic()
@@ -237,6 +241,7 @@ class _SinkPart(StatefulSinkPartition[Any, None]):
         if self._course.error is None:
             try:
                 self._sink.write(values)
+                self._course.pulse.sink_moved()
             except Exception as error:  # noqa: BLE001  (every error ends the flow and is raised by run_flow)
                 self._course.fail(error)
 

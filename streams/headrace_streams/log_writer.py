@@ -29,6 +29,7 @@ from headrace_streams.errors import STOPPED
 from headrace_streams.flow import Course, Parts, run_flow
 from headrace_streams.items import Opening, Polled, Span, Stop, Tick, TopicStart
 from headrace_streams.journal import Journal
+from headrace_streams.pulse import Pulse
 from headrace_streams.source import Assignment, KafkaSource
 from headrace_streams.starts import TopicFacts, start_positions
 
@@ -188,6 +189,7 @@ def run_log_writer(
     pace: Pace | None = None,
     stop: threading.Event | None = None,
     journal: Journal | None = None,
+    pulse: Pulse | None = None,
 ) -> int:
     """Write the log until stopped.
 
@@ -196,6 +198,7 @@ def run_log_writer(
         pace: when to commit.
         stop: set it to stop cleanly: everything read is committed.
         journal: where changes of state are reported; by default standard error.
+        pulse: shows a supervisor that the writer goes on.
 
     Returns:
         0 when it was stopped.
@@ -206,7 +209,7 @@ def run_log_writer(
         ServiceUnavailable: Kafka is away.
         StoreError: the disk refused.
     """
-    journal = journal or Journal("log")
+    journal, pulse = journal or Journal("log"), pulse or Pulse()
     settings, events = loaded.settings, loaded.project.events
     predictions = prediction_topic(settings.namespace)
     identities = {event.topic: topic_identity(settings.kafka, event.topic) for event in events}
@@ -218,12 +221,12 @@ def run_log_writer(
     ]
     journal.note("starting", starts={a.topic: {p: mark.next for p, mark in a.starts.items()} for a in assignments})
     topics = {a.topic: TopicStart(a.identity.topic_id, a.identity.partitions, a.starts, a.firsts) for a in assignments}
-    box = DeadLetterBox(settings.kafka, settings.namespace, journal)
+    box = DeadLetterBox(settings.kafka, settings.namespace, journal, waiting=pulse.beat)
     decoder = LogDecoder(loaded, {topic: identity.topic_id for topic, identity in identities.items()}, box)
     source = KafkaSource(settings.kafka, assignments, journal, pause_ms=_PAUSE_MS)
     parts = Parts(0, 1, Opening(0, 1, topics), source, decoder.decode, LogSink(tables, journal, pace))
     try:
-        run_flow("headrace_log", parts, Course(stop or threading.Event(), alone=True))
+        run_flow("headrace_log", parts, Course(stop or threading.Event(), alone=True, pulse=pulse))
     finally:
         source.close()
     journal.note("stopped")

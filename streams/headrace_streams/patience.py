@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 
@@ -16,6 +16,7 @@ class Patience:
         longest_pause_s: between repetitions.
         outage_s: for a lost service to come back, before the worker gives up.
         claim_s: for a lane's silent owner to count as dead.
+        waiting: called before each pause, so that a worker that waits does not look like one that stands still.
     """
 
     answer_s: float = 5.0
@@ -23,6 +24,7 @@ class Patience:
     longest_pause_s: float = 1.0
     outage_s: float = 60.0
     claim_s: float = 8.0
+    waiting: Callable[[], None] = lambda: None
 
     def pauses(self) -> Iterator[float]:
         """The pause before each repetition, without end.
@@ -33,5 +35,6 @@ class Patience:
         """
         pause_s = self.pause_s
         while True:
+            self.waiting()
             yield pause_s
             pause_s = min(2 * pause_s, self.longest_pause_s)

@@ -19,7 +19,7 @@ from headrace_schemas.settings import Settings
 from headrace_schemas.stores.kafka import TopicIdentity, end_offsets, first_offsets, topic_identity
 from headrace_schemas.stores.lanes import LaneRecord
 from headrace_schemas.stores.log import event_log
-from headrace_schemas.stores.online import check_policy, connect, lane_records, register_views
+from headrace_schemas.stores.online import check_policy, connect, lane_records, register_views, told
 from headrace_streams.identity import Auditor
 from headrace_streams.source import Assignment
 from headrace_streams.starts import AGAIN, TopicFacts, highest_marks, start_positions
@@ -50,6 +50,7 @@ def prepare_stream(loaded: LoadedProject, worker: int, workers: int) -> Prepared
         NotFound: a topic does not exist.
         ServiceUnavailable: Kafka or Redis is away.
         IdentityError: a topic is not the one that was read before.
+        StoreError: Redis refuses a command.
     """
     settings, views = loaded.settings, loaded.project.views
     if not views:
@@ -58,19 +59,20 @@ def prepare_stream(loaded: LoadedProject, worker: int, workers: int) -> Prepared
         )
     client = connect(settings.redis)
     try:
-        check_policy(client)
-        register_views(client, settings.namespace, views)
-        topics, assignments = {}, []
-        for topic in sorted({view.event.topic for view in views}):
-            lanes = {
-                f"view {view.name!r}": lane_records(client, ViewKeys(settings.namespace, view))
-                for view in views
-                if view.event.topic == topic
-            }
-            topics[topic] = _identity(settings.kafka, topic, lanes)
-            event = next(view.event for view in views if view.event.topic == topic)
-            assignments.append(_assignment(settings, event, topics[topic], lanes, worker, workers))
-        return Prepared(views, topics, tuple(assignments))
+        with told(client):
+            check_policy(client)
+            register_views(client, settings.namespace, views)
+            topics, assignments = {}, []
+            for topic in sorted({view.event.topic for view in views}):
+                lanes = {
+                    f"view {view.name!r}": lane_records(client, ViewKeys(settings.namespace, view))
+                    for view in views
+                    if view.event.topic == topic
+                }
+                topics[topic] = _identity(settings.kafka, topic, lanes)
+                event = next(view.event for view in views if view.event.topic == topic)
+                assignments.append(_assignment(settings, event, topics[topic], lanes, worker, workers))
+            return Prepared(views, topics, tuple(assignments))
     finally:
         client.close()
 

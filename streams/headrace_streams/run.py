@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from headrace import kernel
 from headrace_schemas.keys import ViewKeys
@@ -24,6 +24,7 @@ from headrace_streams.items import Opening, TopicStart
 from headrace_streams.journal import Journal
 from headrace_streams.patience import Patience
 from headrace_streams.preparing import Prepared, prepare_stream
+from headrace_streams.pulse import Pulse
 from headrace_streams.source import KafkaSource
 from headrace_streams.writer import ShardWriter
 
@@ -54,6 +55,7 @@ def run_stream(
     options: StreamOptions | None = None,
     stop: threading.Event | None = None,
     journal: Journal | None = None,
+    pulse: Pulse | None = None,
 ) -> int:
     """Run one worker of the feature pipeline until it is stopped.
 
@@ -65,6 +67,7 @@ def run_stream(
         options: how to run.
         stop: set it to stop cleanly: everything read is committed, the lanes are given back.
         journal: where changes of state are reported; by default standard error.
+        pulse: shows a supervisor that the worker goes on.
 
     Returns:
         0 when it was stopped.
@@ -76,7 +79,8 @@ def run_stream(
         ServiceUnavailable: Kafka or Redis is away.
         ConfigError: wrong settings.
     """
-    options, journal = options or StreamOptions(), journal or Journal("stream")
+    options, journal, pulse = options or StreamOptions(), journal or Journal("stream"), pulse or Pulse()
+    options = replace(options, patience=replace(options.patience, waiting=pulse.beat))
     workers = max(len(addresses), 1)
     # Before the lanes are claimed: the first time on a machine takes longer than an owner may be silent.
     kernel.warm(folding_only=True)
@@ -87,7 +91,7 @@ def run_stream(
         starts={a.topic: {p: mark.next for p, mark in a.starts.items()} for a in prepared.assignments},
     )  # fmt: skip
     parts = _parts(loaded, prepared, worker, workers, options, journal, claimant or Claimant())
-    course = Course(stop or threading.Event(), alone=workers == 1)
+    course = Course(stop or threading.Event(), alone=workers == 1, pulse=pulse)
     try:
         run_flow("headrace_stream", parts, course, addresses)
     finally:
@@ -122,7 +126,9 @@ def _parts(
         for a in prepared.assignments
     }
     ids = {topic: identity.topic_id for topic, identity in prepared.topics.items()}
-    box = DeadLetterBox(settings.kafka, settings.namespace, journal, outage_s=outage_s)
+    box = DeadLetterBox(
+        settings.kafka, settings.namespace, journal, outage_s=outage_s, waiting=options.patience.waiting
+    )
     decoder = Decoder(loaded.project, prepared.views, ids, workers, box)
     source = KafkaSource(
         settings.kafka, prepared.assignments, journal,

@@ -1,6 +1,7 @@
 """Starts a group of worker processes, and starts it again when it ends.
 
     all exited 0                    done
+    one made no progress (pulse.py) it is killed, then as with any other end
     one exited for good (errors.py) end the others, stop with its message and its exit code
     anything else, killed included  end the others, wait a little, start the whole group again; it takes the lanes of the old one
                                     at once, for we have seen every process of it exit, but nobody else's
@@ -27,8 +28,10 @@ from headrace_schemas.loading import LoadedProject
 from headrace_schemas.stores.lanes import fresh_group
 from headrace_streams.errors import FINAL, STOPPED
 from headrace_streams.journal import Journal
+from headrace_streams.pulse import Listener
 
 _POLL_S = 0.05
+_ABSENT_S = 5.0  # a supervisor that looks no oftener was asleep itself, and so perhaps were its workers
 _REMEMBERED = 64  # dead groups; the lanes of those before them have been silent for long enough
 
 
@@ -42,6 +45,7 @@ class Start:
         group: what the tokens of all of the group begin with.
         dead: the same of earlier groups, whose lanes may be taken at once.
         take_over: take lanes from anybody.
+        pulse: the pipe through which it shows that it goes on.
     """
 
     worker: int
@@ -49,6 +53,7 @@ class Start:
     group: bytes
     dead: Sequence[bytes]
     take_over: bool
+    pulse: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,8 @@ class Restarts:
         pause_s: before the first restart; doubled with each failure in that time.
         longest_pause_s: between restarts.
         grace_s: for a process to stop as asked, before it is killed.
+        wedged_s: without progress, after which a process is killed; 0 for never.
+        start_s: the same for a process that has not begun yet: a cold machine compiles for minutes.
     """
 
     most: int = 5
@@ -68,6 +75,8 @@ class Restarts:
     pause_s: float = 0.2
     longest_pause_s: float = 5.0
     grace_s: float = 15.0
+    wedged_s: float = 30.0
+    start_s: float = 300.0
 
 
 class Supervisor:
@@ -97,6 +106,7 @@ class Supervisor:
         self._environ = {**(os.environ if environ is None else environ), "RUST_BACKTRACE": "0"}
         self._errors = errors
         self._group: list[subprocess.Popen[bytes]] = []
+        self._listeners: list[Listener] = []
         self._failures: deque[float] = deque()
         self._dead: deque[bytes] = deque(maxlen=_REMEMBERED)
 
@@ -133,22 +143,32 @@ class Supervisor:
     def _start(self, take_over: bool) -> None:
         addresses = [f"127.0.0.1:{port}" for port in _free_ports(self._workers)] if self._workers > 1 else []
         group, dead = fresh_group(), tuple(self._dead)
+        self._listeners = [Listener() for _ in range(self._workers)]
         self._group = [
             subprocess.Popen(
-                self._command(Start(worker, addresses, group, dead, take_over)),
+                self._command(Start(worker, addresses, group, dead, take_over, listener.writing)),
                 stdin=subprocess.PIPE,
                 stderr=self._errors,
                 env=self._environ,
+                pass_fds=[listener.writing],
                 start_new_session=True,  # Ctrl-C on the terminal comes to us; the workers are stopped by us
             )
-            for worker in range(self._workers)
+            for worker, listener in enumerate(self._listeners)
         ]
+        for listener in self._listeners:
+            listener.handed_over()
         self._dead.append(group)  # it will be when it is read
         self._journal.note("started", pids=self.pids, take_over=take_over, succeeds=[g.hex()[:8] for g in dead[-1:]])
 
     def _watch(self, stop: threading.Event) -> int | None:
         """Wait for the first process to fail, or for all to end; None when we were asked to stop."""
+        looked_at = time.monotonic()
         while not stop.is_set():
+            if time.monotonic() - looked_at > _ABSENT_S:
+                for listener in self._listeners:
+                    listener.excuse()
+            looked_at = time.monotonic()
+            self._kill_wedged()
             codes = [process.poll() for process in self._group]
             failed = next((code for code in codes if code not in (None, STOPPED)), None)
             if failed is not None:
@@ -157,6 +177,16 @@ class Supervisor:
                 return STOPPED
             stop.wait(_POLL_S)
         return None
+
+    def _kill_wedged(self) -> None:
+        """Kill a process that makes no progress: no peer can go on without it, and it may not hear a signal."""
+        limits = self._restarts
+        for process, listener in zip(self._group, self._listeners, strict=True):
+            silent_s = listener.silent_s()
+            if 0 < (limits.wedged_s if listener.begun else limits.start_s) < silent_s and process.poll() is None:
+                self._journal.note("wedged", pid=process.pid, silent_s=round(silent_s, 1), begun=listener.begun)
+                process.kill()
+                process.wait()
 
     def _end(self, code: int | None) -> int:
         """See every process of the group exit; returns the exit code of the group."""
@@ -172,6 +202,9 @@ class Supervisor:
                 process.wait()
             if process.stdin is not None:
                 process.stdin.close()
+        for listener in self._listeners:
+            listener.close()
+        self._listeners = []
         codes = [process.returncode for process in self._group]
         # When one process fails its peers fail with it; a code that says why stands above those that only say that.
         final = next((c for c in codes if c in FINAL and c != STOPPED), None)
@@ -203,6 +236,7 @@ def worker_command(project: str, role: str, start: Start) -> list[str]:
     """The command line of one worker process."""
     command = [sys.executable, "-m", "headrace_streams", "--project", project, "--role", role, "--child"]
     command += ["--group", start.group.hex(), "--dead", ",".join(group.hex() for group in start.dead)]
+    command += ["--pulse", str(start.pulse)]
     if start.addresses:
         command += ["--worker", str(start.worker), "--addresses", ",".join(start.addresses)]
     if start.take_over:
@@ -235,5 +269,6 @@ def supervise(
     def command(start: Start) -> list[str]:
         return worker_command(str(loaded.root), role, start)
 
+    restarts = restarts or Restarts(wedged_s=loaded.settings.wedged_s)
     supervisor = Supervisor(command, workers, Journal(f"{role}-supervisor"), restarts)
     return supervisor.run(stop or threading.Event(), take_over=take_over)

@@ -58,6 +58,7 @@ def test_every_key_of_the_file_is_read(tmp_path: Path) -> None:
         port = 80
         [stream]
         workers = 4
+        wedged_s = 9
         cache_kb = 64
         """,
     )
@@ -73,6 +74,7 @@ def test_every_key_of_the_file_is_read(tmp_path: Path) -> None:
         host="0.0.0.0",
         port=80,
         workers=4,
+        wedged_s=9,
         cache_kb=64,
     )
 

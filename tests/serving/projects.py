@@ -143,6 +143,7 @@ def loaded(
         host="127.0.0.1",
         port=0,
         workers=1,
+        wedged_s=30,
         cache_kb=1024,
     )
     return LoadedProject(project=project, settings=settings, root=root)

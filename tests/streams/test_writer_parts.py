@@ -41,7 +41,8 @@ def supervise(*scripts: str, restarts: Restarts = QUICK, workers: int = 1) -> tu
     def command(start: Start) -> list[str]:
         if start.worker == 0:
             current[:] = [next(starts)]
-        return [sys.executable, "-c", current[0].replace("WORKER", str(start.worker))]
+        script = current[0].replace("WORKER", str(start.worker)).replace("PULSE", str(start.pulse))
+        return [sys.executable, "-c", script]
 
     code = Supervisor(command, workers, Journal("supervisor", diary), restarts).run(threading.Event())
     return code, [json.loads(line) for line in diary.getvalue().splitlines()]
@@ -51,6 +52,29 @@ def test_a_group_that_stops_is_not_started_again() -> None:
     code, notes = supervise("pass")
     assert code == 0
     assert [note["event"] for note in notes] == ["started", "ended"]
+
+
+_BEATS = "import os, signal, time\nfor _ in range({}):\n    os.write(PULSE, b'.')\n    time.sleep(0.05)\n"
+_FREEZES = "os.kill(os.getpid(), signal.SIGSTOP)"
+IMPATIENT = Restarts(pause_s=0.01, grace_s=5.0, wedged_s=1.5, start_s=60.0)
+
+
+def test_a_process_that_stands_still_is_killed_and_its_group_started_again() -> None:
+    code, notes = supervise(_BEATS.format(3) + _FREEZES, _BEATS.format(60), restarts=IMPATIENT, workers=2)
+    assert code == 0
+    assert [note["event"] for note in notes if note["event"] != "wedged"] == ["started", "failed", "started", "ended"]
+    wedged = [note for note in notes if note["event"] == "wedged"]
+    assert wedged
+    assert all(note["begun"] for note in wedged)
+    assert wedged[0]["pid"] in notes[0]["pids"]  # type: ignore[operator]
+
+
+def test_a_process_that_never_begins_has_longer() -> None:
+    slow = Restarts(pause_s=0.01, grace_s=5.0, wedged_s=0.2, start_s=1.5)
+    code, notes = supervise("import time; time.sleep(60)", "import time; time.sleep(0.5)", restarts=slow)
+    assert code == 0
+    assert [note["event"] for note in notes] == ["started", "wedged", "failed", "started", "ended"]
+    assert notes[1]["begun"] is False
 
 
 def test_a_killed_group_is_started_again_and_takes_over() -> None:

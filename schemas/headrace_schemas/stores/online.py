@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +21,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from headrace.errors import CodecError, ConfigError, ServiceUnavailable
+from headrace.errors import CodecError, ConfigError, ServiceUnavailable, StoreError
 from headrace_schemas.keys import KeyedView, ViewKeys, views_key
 from headrace_schemas.stores.async_online import AsyncOnlineReader
 from headrace_schemas.stores.lanes import LaneRecord, lowest
@@ -97,6 +98,24 @@ def _client(topology: Topology, url: str) -> redis.Redis:
     return redis.Redis.from_url(url, **options, **once)
 
 
+@contextmanager
+def told(client: redis.Redis) -> Iterator[None]:
+    """Turn what a client raises into what a person understands.
+
+    Raises:
+        ServiceUnavailable: Redis is away.
+        StoreError: it refuses a command.
+    """
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError, redis.RedisClusterException) as error:
+        raise ServiceUnavailable("Redis", _place(client), str(error)) from error
+    except redis.ResponseError as error:
+        raise StoreError(
+            f"Redis at {_place(client)}: a command was refused ({error}); check the permissions of its user and the type of its keys"
+        ) from error
+
+
 def check_policy(client: redis.Redis) -> None:
     """Refuse a Redis that may throw states away to make room.
 
@@ -107,10 +126,15 @@ def check_policy(client: redis.Redis) -> None:
     for place, facts in _info(client, "memory").items():
         policy = facts.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
-            raise ConfigError(
-                f"Redis at {place}: maxmemory-policy must be noeviction, because an evicted state is a wrong feature, "
-                f"but it is {policy}; run `redis-cli CONFIG SET maxmemory-policy noeviction` and keep it in redis.conf"
-            )
+            raise evicting(place, str(policy))
+
+
+def evicting(place: str, policy: str) -> ConfigError:
+    """The refusal of a Redis that may throw states away."""
+    return ConfigError(
+        f"Redis at {place}: maxmemory-policy must be noeviction, because an evicted state is a wrong feature, "
+        f"but it is {policy}; run `redis-cli CONFIG SET maxmemory-policy noeviction` and keep it in redis.conf"
+    )
 
 
 def evicted_keys(client: redis.Redis) -> int:
@@ -275,10 +299,8 @@ class OnlineReader:
         from headrace.kernel import States
 
         names = ViewKeys(self._namespace, view)
-        try:
+        with told(self._client):
             found = self._mget([names.locate(key) for key in keys]) if keys else []
-        except (redis.ConnectionError, redis.TimeoutError, redis.RedisClusterException) as error:
-            raise ServiceUnavailable("Redis", _place(self._client), str(error)) from error
         return States.from_list(found)
 
     def _mget(self, names: Sequence[bytes]) -> list[bytes | None]:

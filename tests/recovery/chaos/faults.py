@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +90,15 @@ def _(stage: Stage) -> None:
     stage.pipeline.signal(pid, signal.SIGSTOP)
     time.sleep(stage.chance.uniform(0.2, 2.0))
     stage.pipeline.signal(pid, signal.SIGCONT)
+
+
+@fault("a worker frozen until the supervisor finds it", most=2)
+def _(stage: Stage) -> None:
+    # One that has begun: a worker that starts has minutes, because the first one on a machine compiles.
+    workers = stage.pipeline.until(stage.pipeline.claimed_by, "a group that owns its lanes")
+    worker = stage.chance.choice(workers)
+    stage.pipeline.signal(worker, signal.SIGSTOP)
+    stage.pipeline.until(lambda: worker not in stage.pipeline.pids("stream"), "another worker in its place")
 
 
 @fault("kill -9 of the supervisor")
@@ -263,15 +273,12 @@ def _(stage: Stage) -> None:
 def _(stage: Stage) -> None:
     assert stage.log_disk is not None
     filler = stage.log_disk / "filler"
-    with filler.open("wb") as file:
+    with suppress(OSError), filler.open("wb") as file:
         while True:
-            try:
-                file.write(b"\0" * 65536)
-                file.flush()
-            except OSError:
-                break
+            file.write(b"\0" * 65536)
+            file.flush()
     time.sleep(stage.chance.uniform(1.5, 4.0))
-    filler.unlink()
+    filler.unlink(missing_ok=True)
 
 
 def _client(address: str) -> online.redis.Redis:

@@ -45,6 +45,7 @@ class Pipeline:
             "HEADRACE_REDIS": url,
             "HEADRACE_LOG_PATH": str(log_path),
             "HEADRACE_RUN_PATH": str(root / "run"),
+            "HEADRACE_WEDGED_S": "8",
             "HEADRACE_CACHE_KB": "64",  # small, so that states are evicted and read again
         }
         self._environ = {k: v for k, v in os.environ.items() if not k.startswith("HEADRACE_")} | mine
@@ -113,6 +114,12 @@ class Pipeline:
         """The processes of a role's newest group that are alive."""
         started = self.notes(role, "started")
         return [pid for pid in started[-1]["pids"] if _is_alive(pid)] if started else []
+
+    def claimed_by(self) -> list[int] | None:
+        """The processes of the feature pipeline's newest group, once all of them own their lanes and are alive."""
+        started, claimed = self.notes("stream", "started"), self.notes("stream", "claimed")
+        shards = {note["shard"] for note in claimed if started and note["at"] > started[-1]["at"]}
+        return found if len(shards) == self.workers and len(found := self.pids("stream")) == self.workers else None
 
     def wait_pids(self, role: str, count: int) -> list[int]:
         """The same, once there are so many."""
