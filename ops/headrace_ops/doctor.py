@@ -179,6 +179,12 @@ def _kafka(loaded: LoadedProject) -> Iterator[Finding]:
         yield Finding("topics", Verdict.NOTE, f"not there yet: {', '.join(missing)}", "run `headrace apply`")
     else:
         yield Finding("topics", Verdict.WELL, "all there")
+    for event in loaded.project.events:
+        if event.topic in present:
+            try:
+                kafka.refuse_compacted(bootstrap, event.topic)
+            except ConfigError as error:
+                yield Finding("topics", Verdict.ILL, str(error))
 
 
 def _redis(loaded: LoadedProject) -> Iterator[Finding]:

@@ -20,7 +20,14 @@ from headrace_schemas.batches import Decoded, RawBatch
 from headrace_schemas.codecs import EventCodec
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.predictions import PredictionCodec, prediction_topic
-from headrace_schemas.stores.kafka import TopicIdentity, end_offsets, ensure_topics, first_offsets, topic_identity
+from headrace_schemas.stores.kafka import (
+    TopicIdentity,
+    end_offsets,
+    ensure_topics,
+    first_offsets,
+    refuse_compacted,
+    topic_identity,
+)
 from headrace_schemas.stores.lanes import LaneRecord, Watermark
 from headrace_schemas.stores.log import Compacted, LogTable, event_log, prediction_log
 from headrace_schemas.stores.upkeep import Upkeep
@@ -29,6 +36,7 @@ from headrace_streams.errors import STOPPED
 from headrace_streams.flow import Course, Parts, run_flow
 from headrace_streams.items import Opening, Polled, Span, Stop, Tick, TopicStart
 from headrace_streams.journal import Journal
+from headrace_streams.preparing import check_marks
 from headrace_streams.pulse import Pulse
 from headrace_streams.source import Assignment, KafkaSource
 from headrace_streams.starts import TopicFacts, start_positions
@@ -68,6 +76,7 @@ class _Buffer:
     upkeep: Upkeep
     frames: list[pl.DataFrame] = field(default_factory=list)
     progress: dict[int, tuple[int, int]] = field(default_factory=dict)
+    digests: dict[int, str] = field(default_factory=dict)
     size_bytes: int = 0
     since_s: float = 0.0
 
@@ -77,6 +86,7 @@ class _Buffer:
         for span in rows.spans:
             start, _ = self.progress.get(span.partition, (span.start, 0))
             self.progress[span.partition] = (start, span.upto.next)
+            self.digests[span.partition] = span.upto.digest
         if rows.frame.height:
             self.frames.append(rows.frame)
             self.size_bytes += int(rows.frame.estimated_size())
@@ -84,8 +94,8 @@ class _Buffer:
     def commit(self) -> int:
         """Write what waits; the number of rows that were new."""
         frame = pl.concat(self.frames) if self.frames else pl.DataFrame(schema=self.table.schema.frame_schema)
-        added = self.table.append(frame, self.progress)
-        self.frames, self.progress, self.size_bytes = [], {}, 0
+        added = self.table.append(frame, self.progress, self.digests)
+        self.frames, self.progress, self.digests, self.size_bytes = [], {}, {}, 0
         return added
 
 
@@ -204,6 +214,7 @@ def run_log_writer(
         0 when it was stopped.
 
     Raises:
+        ConfigError: a topic is compacted.
         Fenced: another writer advanced a table.
         IdentityError: a topic is not the one that was read before.
         ServiceUnavailable: Kafka is away.
@@ -213,6 +224,8 @@ def run_log_writer(
     settings, events = loaded.settings, loaded.project.events
     predictions = prediction_topic(settings.namespace)
     identities = {event.topic: topic_identity(settings.kafka, event.topic) for event in events}
+    for topic in identities:
+        refuse_compacted(settings.kafka, topic)
     identities |= ensure_topics(settings.kafka, {predictions: 1})
     tables = {event.topic: event_log(settings, event, identities[event.topic].topic_id) for event in events}
     tables[predictions] = prediction_log(settings, identities[predictions].topic_id)
@@ -240,6 +253,10 @@ def _name(events: Sequence[Event], topic: str) -> str:
 
 def _assignment(bootstrap: str, topic: str, identity: TopicIdentity, table: LogTable, name: str) -> Assignment:
     """Where the log continues: a table's position is checked like that of a lane."""
-    marks = {(identity.topic_id, partition): Watermark(next_) for partition, next_ in table.watermark().items()}
+    next_, digests = table.watermark(), table.digests()
+    marks = {(identity.topic_id, p): Watermark(offset, digest=digests.get(p, "")) for p, offset in next_.items()}
     facts = TopicFacts(topic, identity.topic_id, first_offsets(bootstrap, topic), end_offsets(bootstrap, topic), {})
-    return Assignment(topic, identity, start_positions(facts, {name: [LaneRecord(watermarks=marks)]}), facts.first)
+    lanes = {name: [LaneRecord(watermarks=marks)]}
+    starts = start_positions(facts, lanes)
+    check_marks(bootstrap, facts, lanes)
+    return Assignment(topic, identity, starts, facts.first)

@@ -16,7 +16,7 @@ from headrace.views import FeatureView
 from headrace_schemas.keys import ViewKeys
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.settings import Settings
-from headrace_schemas.stores.kafka import TopicIdentity, end_offsets, first_offsets, topic_identity
+from headrace_schemas.stores.kafka import TopicIdentity, end_offsets, first_offsets, refuse_compacted, topic_identity
 from headrace_schemas.stores.lanes import LaneRecord
 from headrace_schemas.stores.log import event_log
 from headrace_schemas.stores.online import check_policy, connect, lane_records, register_views, told
@@ -46,7 +46,7 @@ def prepare_stream(loaded: LoadedProject, worker: int, workers: int) -> Prepared
     """Settle where a worker of the feature pipeline begins.
 
     Raises:
-        ConfigError: there is nothing to do, or Redis evicts.
+        ConfigError: there is nothing to do, Redis evicts, or a topic is compacted.
         NotFound: a topic does not exist.
         ServiceUnavailable: Kafka or Redis is away.
         IdentityError: a topic is not the one that was read before.
@@ -70,6 +70,7 @@ def prepare_stream(loaded: LoadedProject, worker: int, workers: int) -> Prepared
                     if view.event.topic == topic
                 }
                 topics[topic] = _identity(settings.kafka, topic, lanes)
+                refuse_compacted(settings.kafka, topic)
                 event = next(view.event for view in views if view.event.topic == topic)
                 assignments.append(_assignment(settings, event, topics[topic], lanes, worker, workers))
             return Prepared(views, topics, tuple(assignments))

@@ -18,6 +18,7 @@ from headrace_schemas.keys import ViewKeys
 from headrace_schemas.stores.lanes import Watermark, fresh_token, watermark_field
 from headrace_schemas.stores.log import event_log
 from headrace_schemas.stores.topology import parse_topology
+from headrace_streams import identity
 from headrace_streams.claims import Claimant, claim, release
 from headrace_streams.errors import GroupBroken, RestartNeeded, exit_code
 from headrace_streams.evictions import Evictions
@@ -195,7 +196,7 @@ class Table:
     def __init__(self) -> None:
         self.commits: list[dict[int, tuple[int, int]]] = []
 
-    def append(self, frame: pl.DataFrame, progress: dict[int, tuple[int, int]]) -> int:
+    def append(self, frame: pl.DataFrame, progress: dict[int, tuple[int, int]], _digests: dict[int, str]) -> int:
         self.commits.append(dict(progress))
         return frame.height
 
@@ -252,6 +253,27 @@ def test_the_log_of_a_run_holds_every_valid_event_once(services: Services, prefi
     assert sorted(found["id"].to_list()) == sorted(event["id"] for event in shop.events)
     places = set(zip(found["_partition"].to_list(), found["_offset"].to_list(), strict=True))
     assert places == {(event["_partition"], event["_offset"]) for event in shop.events}
+
+
+def test_the_log_notices_another_record_before_its_position(
+    services: Services, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The topic id is the same, the offsets are there, but the history is another."""
+    shop = Shop(services, prefix, tmp_path)
+    shop.produce(60)
+    with shop.logging():
+        shop.wait_for_log()
+    with shop.logging():  # it is the same history still
+        shop.produce(10)
+        shop.wait_for_log()
+    monkeypatch.setattr(identity, "digest", lambda _message: "0123456789abcdef")
+    with (
+        pytest.raises(
+            IdentityError, match=r"required the record at offset \d+ of partition \d that was read before, got another"
+        ),
+        shop.logging(),
+    ):
+        time.sleep(2)
 
 
 def test_the_field_of_a_watermark_names_topic_and_partition() -> None:

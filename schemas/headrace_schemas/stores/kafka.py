@@ -1,8 +1,9 @@
 """The broker client: topics and their identity, offsets, a safe producer and a plain reader.
 
 Two rules hold here. A topic is identified by the broker's topic id and its partition count, never by its name, because a
-topic that was deleted and made again counts its offsets from zero. And the end of a partition is the high watermark of a
-fetch, never the answer to ListOffsets alone: an embedded broker answers that with the last batch's base plus one.
+topic that was deleted and made again counts its offsets from zero. And the end of a partition is where a fetch ends, never the
+answer to ListOffsets alone: an embedded broker answers that with the last batch's base plus one. Readers see committed records
+only, so an open transaction is an end.
 What may not live here: the feature pipelines' source, which fetches in batches and tracks ranges.
 """
 
@@ -23,10 +24,10 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]  # its stub does not export it
 from confluent_kafka.cimpl import NewTopic
 
-from headrace.errors import NotFound, ServiceUnavailable, StoreError
+from headrace.errors import ConfigError, NotFound, ServiceUnavailable, StoreError
 
 _Result = TypeVar("_Result")
 
@@ -182,13 +183,14 @@ def first_offsets(bootstrap: str, topic: str, *, patience_s: float = PATIENCE_S)
 
 
 def end_offsets(bootstrap: str, topic: str, *, patience_s: float = PATIENCE_S) -> dict[int, int]:
-    """The offset behind the last record of each partition: the high watermark, as a fetch reports it."""
+    """The offset behind the last record of each partition that a reader of committed records can reach now."""
     return {partition: end for partition, (_, end) in _offsets(bootstrap, topic, patience_s).items()}
 
 
 def _offsets(bootstrap: str, topic: str, patience_s: float) -> dict[int, tuple[int, int]]:
+    """The first offset of each partition, and where a reader of committed records comes to its end."""
     partitions = topic_identity(bootstrap, topic, patience_s=patience_s).partitions
-    reader = consumer(bootstrap)
+    reader = consumer(bootstrap, enable_partition_eof=True)
     try:
 
         def listed() -> dict[int, tuple[int, int]]:
@@ -201,20 +203,60 @@ def _offsets(bootstrap: str, topic: str, patience_s: float) -> dict[int, tuple[i
 
         found = _patiently(bootstrap, listed, patience_s)
         # Reading the last known record makes the broker tell the true end along with it.
-        filled = [TopicPartition(topic, p, max(first, end - 1)) for p, (first, end) in found.items() if end > first]
-        deadline = time.monotonic() + patience_s
-        if filled:
-            reader.assign(filled)
-        while filled:
-            reader.poll(0.05)
-            cached = {tp.partition: reader.get_watermark_offsets(tp, cached=True)[1] for tp in filled}
-            if all(cached[tp.partition] >= tp.offset for tp in filled):
-                return found | {p: (found[p][0], end) for p, end in cached.items()}
-            if time.monotonic() > deadline:
-                raise ServiceUnavailable("Kafka", bootstrap, f"no fetch of topic {topic!r} was answered")
-        return found
+        filled = {p: max(first, end - 1) for p, (first, end) in found.items() if end > first}
+        ends = _read_to_ends(reader, topic, filled, patience_s)
+        if len(ends) < len(filled):
+            raise ServiceUnavailable("Kafka", bootstrap, f"no fetch of topic {topic!r} was answered")
+        return found | {partition: (found[partition][0], end) for partition, end in ends.items()}
     finally:
         reader.close()
+
+
+def _read_to_ends(reader: Consumer, topic: str, starts: Mapping[int, int], patience_s: float) -> dict[int, int]:
+    """Where each partition ends: at the high watermark, or before it, where a transaction is open or the rest was aborted."""
+    ends: dict[int, int] = {}
+    if starts:
+        reader.assign([TopicPartition(topic, partition, start) for partition, start in starts.items()])
+    deadline = time.monotonic() + patience_s
+    while len(ends) < len(starts) and time.monotonic() < deadline:
+        message = reader.poll(0.05)
+        error = None if message is None else message.error()
+        if message is not None and error is not None and error.code() == KafkaError._PARTITION_EOF:
+            ends[int(message.partition() or 0)] = int(message.offset() or 0)
+        for partition, start in starts.items():
+            if partition not in ends:
+                place = TopicPartition(topic, partition)
+                high = reader.get_watermark_offsets(place, cached=True)[1]
+                if start <= high <= reader.position([place])[0].offset:
+                    ends[partition] = high  # records keep coming, so there may be no end of the partition to be told of
+    return ends
+
+
+def cleanup_policy(bootstrap: str, topic: str, *, patience_s: float = PATIENCE_S) -> str | None:
+    """What the broker does with old records of a topic: ``delete``, ``compact`` or both; None where it does not say."""
+    admin = _admin(bootstrap)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    try:
+        future = admin.describe_configs([resource], request_timeout=_request_s(patience_s))[resource]
+        entry = future.result(timeout=2 * _request_s(patience_s)).get("cleanup.policy")
+    except (KafkaException, TimeoutError):
+        return None
+    return None if entry is None else str(entry.value)
+
+
+def refuse_compacted(bootstrap: str, topic: str) -> None:
+    """Refuse a topic whose older records the broker removes one by one.
+
+    Raises:
+        ConfigError: it is compacted: what is read again would not be what was read, and events would be missing.
+    """
+    policy = cleanup_policy(bootstrap, topic)
+    if policy is not None and "compact" in policy:
+        raise ConfigError(
+            f"topic {topic!r}: events need a topic that keeps every record until it deletes old ones, but its cleanup.policy is "
+            f"{policy}: compaction removes all but the newest record of each key, so a replay would count less than was counted; "
+            f"set cleanup.policy=delete, or copy the records to a topic that has it"
+        )
 
 
 def producer(bootstrap: str, **settings: object) -> Producer:

@@ -1,7 +1,7 @@
 """The offline log: one Delta table per event and one for predictions, written by one writer per table partition.
 
 Exactly once, through the table itself: every commit carries, for each Kafka partition, the offset behind the last record that
-it covers (a Delta application transaction ``<topic id>/<partition>``). An append loads the newest handle, compares, cuts off
+it covers (a Delta application transaction ``<topic id>/<partition>``), and the digest of that record (``…/digest``). An append loads the newest handle, compares, cuts off
 the rows below, and commits *through that handle*; if somebody else advanced the same partition in between, Delta reports the
 conflict, nothing is written, and the writer is fenced. Delta does not compare application transactions by itself, so the
 comparison here is what keeps a restarted writer from appending twice.
@@ -32,6 +32,7 @@ _TOPIC_ID = "headrace.topicId"
 _CONFIGURATION = {"delta.checkpointInterval": "50", "delta.logRetentionDuration": "interval 7 days"}
 _WRITER = deltalake.WriterProperties(compression="ZSTD", compression_level=1)
 _COMPACT_FILE_BYTES = 128 * 1024 * 1024
+_DIGEST_BYTES = 8
 _KEEP_HOURS = 7 * 24  # how long files that compaction replaced stay for readers of older versions
 
 
@@ -98,13 +99,26 @@ class LogTable:
         self.refresh()
         return self._watermark()
 
-    def append(self, frame: pl.DataFrame, progress: Mapping[int, tuple[int, int]]) -> int:
+    def digests(self) -> dict[int, str]:
+        """The digest of the record before the watermark, by Kafka partition, where the last commit was given one."""
+        if self._table is None:
+            return {}
+        found = {p: self._table.transaction_version(self._app(f"{p}/digest")) for p in range(self._partitions())}
+        return {p: (number % 2**64).to_bytes(_DIGEST_BYTES).hex() for p, number in found.items() if number}
+
+    def append(
+        self,
+        frame: pl.DataFrame,
+        progress: Mapping[int, tuple[int, int]],
+        digests: Mapping[int, str] | None = None,
+    ) -> int:
         """Add the rows that are not there yet, and advance the watermark, in one commit.
 
         Args:
             frame: rows of the table's columns; each lies in the range of its partition.
             progress: per partition the covered range (from, next): offsets that hold no row (rejected, aborted or compacted
                 records) are covered as well.
+            digests: per partition the digest of the record before `next`, in hexadecimal; empty where there is none.
 
         Returns:
             The number of rows added: 0 where everything was there already.
@@ -123,7 +137,7 @@ class LogTable:
         advance = {p: upto for p, (start, upto) in progress.items() if upto > known.get(p, start)}
         rows = self._rows(frame, progress, known)
         if advance:
-            self._commit(table, rows, advance, known)
+            self._commit(table, rows, advance, known, digests or {})
         return rows.height
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
@@ -269,9 +283,15 @@ class LogTable:
         return fresh.select(column.to_stored() for column in self.schema.columns)
 
     def _commit(
-        self, table: deltalake.DeltaTable, rows: pl.DataFrame, advance: Mapping[int, int], known: Mapping[int, int]
+        self,
+        table: deltalake.DeltaTable,
+        rows: pl.DataFrame,
+        advance: Mapping[int, int],
+        known: Mapping[int, int],
+        digests: Mapping[int, str],
     ) -> None:
         transactions = [deltalake.Transaction(self._app(p), upto) for p, upto in sorted(advance.items())]
+        transactions += [deltalake.Transaction(self._app(f"{p}/digest"), _number(digests.get(p, ""))) for p in advance]
         partitions = max(advance) + 1
         if partitions > self._partitions():
             transactions.append(deltalake.Transaction(self._app("partitions"), partitions))
@@ -303,6 +323,11 @@ class LogTable:
                 f"log of {self.schema.name} at {self.path}: it could not {verb} ({error}); nothing was changed; "
                 f"free space or mend the directory's permissions, or set [log] path to another directory"
             ) from error
+
+
+def _number(digest: str) -> int:
+    """A digest as the number that an application transaction can carry."""
+    return int.from_bytes(bytes.fromhex(digest), signed=True) if digest else 0
 
 
 def _hive_names(path: Path) -> set[str]:
