@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ops.benchmarks.report import Row, machine, options, table
 
-BENCHMARKS = ("kernel", "decode", "stream", "serving", "dataset")
+BENCHMARKS = ("kernel", "decode", "stream", "exactly_once", "serving", "dataset")
 
 
 def main() -> int:

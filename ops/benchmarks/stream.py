@@ -78,18 +78,25 @@ def services() -> Iterator[dict[str, str]]:
         }
 
 
-def produce(loaded: LoadedProject, events: int, keys: str) -> None:
-    """Put the events on the topic, in event-time order."""
+def produce(loaded: LoadedProject, events: int, keys: str, *, cards: int = CARDS) -> None:
+    """Put the events on the topic, in event-time order.
+
+    Args:
+        loaded: the project.
+        events: how many.
+        keys: how entities are drawn.
+        cards: how many there are.
+    """
     event = loaded.project.event("payments")
     kafka.ensure_topics(loaded.settings.kafka, {event.topic: PARTITIONS})
     codec = EventCodec(event)
     producer = kafka.producer(loaded.settings.kafka, linger_ms=20, queue_buffering_max_messages=1_000_000)
     rng = np.random.default_rng(7)
-    cards, merchants, devices = (draw(rng, keys, n, events) for n in (CARDS, MERCHANTS, DEVICES))
+    card_of, merchants, devices = (draw(rng, keys, n, events) for n in (cards, MERCHANTS, DEVICES))
     step_us = DAYS * 86_400_000_000 // events
     amounts = rng.gamma(2.0, 30.0, events).round(2)
     for i in range(events):
-        card = f"card{cards[i]:06d}"
+        card = f"card{card_of[i]:07d}"
         record = {
             "card": card,
             "merchant": f"m{merchants[i]:05d}",
@@ -108,7 +115,9 @@ def produce(loaded: LoadedProject, events: int, keys: str) -> None:
 
 
 def draw(rng: np.random.Generator, keys: str, distinct: int, n: int) -> npt.NDArray[np.int64]:
-    """Entity numbers: uniform, or zipf with exponent 1.1 over a shuffled range."""
+    """Entity numbers: each once, uniform, or zipf with exponent 1.1 over a shuffled range."""
+    if keys == "each once":
+        return rng.permutation(n) % distinct
     if keys == "uniform":
         return rng.integers(0, distinct, n)
     weights = 1 / np.arange(1, distinct + 1) ** 1.1
@@ -121,7 +130,7 @@ def consume_and_decode(loaded: LoadedProject, events: int) -> float:
     event = loaded.project.event("payments")
     codec = EventCodec(event, loaded.project.views)
     decoded = 0
-    with kafka.TopicReader(loaded.settings.kafka, event.topic) as reader, _on_first_core():
+    with kafka.TopicReader(loaded.settings.kafka, event.topic) as reader, on_first_core():
         reader.read(1, 10)  # the connection is up
         started = time.perf_counter()
         while decoded < events - 1:
@@ -131,14 +140,21 @@ def consume_and_decode(loaded: LoadedProject, events: int) -> float:
     return decoded / (time.perf_counter() - started)
 
 
-def stream(loaded: LoadedProject, environ: dict[str, str], events: int) -> float:
-    """Events per second that one worker commits, from the first tenth to the end."""
+def stream(loaded: LoadedProject, environ: dict[str, str], events: int, *, module: str = "headrace_streams") -> float:
+    """Events per second that one worker commits, from the first tenth to the end.
+
+    Args:
+        loaded: the project.
+        environ: leads to the services.
+        events: on the topic.
+        module: what runs as the worker.
+    """
     namespace = f"bench-{secrets.token_hex(4)}"
     log = Path(environ["HEADRACE_RUN_PATH"]) / "stream.log"
-    with _on_first_core():
+    with on_first_core():
         worker = spawn_module(
             "stream",
-            "headrace_streams",
+            module,
             ["--project", str(loaded.root), "--role", "stream"],
             log=log,
             env={**environ, "HEADRACE_NAMESPACE": namespace},
@@ -161,7 +177,8 @@ def stream(loaded: LoadedProject, environ: dict[str, str], events: int) -> float
 
 
 @contextmanager
-def _on_first_core() -> Iterator[None]:
+def on_first_core() -> Iterator[None]:
+    """What is started meanwhile runs on the first core."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return

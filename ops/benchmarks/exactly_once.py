@@ -1,0 +1,234 @@
+"""What exactly once costs, and how fast it heals.
+
+protocol    the same pipeline with plain MSETs of the same states (`plain_mset.py`), round by round in turn
+recovery    20,000 events a second come all the time; a worker is killed: how long until what is 100 ms old is readable again
+readers     open loop, latency from the scheduled moment: MGET of three states, while 36,000 states a second are written
+restart     a million cards are known; 200,000 events wait: how long from the start of the process until all is committed
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from headrace_ops.processes import Child, spawn_module
+from headrace_schemas.keys import ViewKeys, encode_key
+from headrace_schemas.loading import LoadedProject, load_project
+from headrace_schemas.stores import online
+from headrace_schemas.stores.resp import Address, Connection, pack
+from ops.benchmarks.feed import Feed
+from ops.benchmarks.report import Row, options, publish, row
+from ops.benchmarks.stream import HERE, PATIENCE_S, on_first_core, produce, services, stream
+
+RATE = 20_000
+READ_RATE, READS_S = 500, 8.0
+WRITE_RATE = 12_000  # events a second; each writes a state of three views
+FRESH_S = 0.1
+
+
+def main() -> int:
+    chosen = options(__doc__ or "")
+    rows = [*protocol(chosen.quick), *recovery(chosen.quick), *readers(chosen.quick), *restart(chosen.quick)]
+    publish(rows, chosen, ["embedded services; the worker on one core, services, producer and readers on the other"])
+    return 0
+
+
+# --- protocol ---------------------------------------------------------------------------------------------------------
+
+
+def protocol(quick: bool) -> Iterator[Row]:
+    """Throughput with the protocol and without."""
+    events, rounds = (300_000, 1) if quick else (1_000_000, 3)
+    for keys in ("zipf", "uniform"):
+        with services() as environ:
+            loaded = load_project(HERE / "payments", environ)
+            produce(loaded, events, keys)
+            whole, plain = [], []
+            for _ in range(rounds):
+                whole.append(stream(loaded, environ, events))
+                plain.append(stream(loaded, environ, events, module="ops.benchmarks.plain_mset"))
+        least = 0.75 * float(np.median(plain))
+        yield row(f"protocol, {keys} keys: throughput with it", whole, "events/s", reference=("plain MSET", plain),
+                  at_least=least)  # fmt: skip
+
+
+# --- recovery ---------------------------------------------------------------------------------------------------------
+
+
+def recovery(quick: bool) -> Iterator[Row]:
+    """From kill -9 to fresh again, with one worker and with two."""
+    kills = 2 if quick else 5
+    for workers in (1, 2):
+        with services() as environ:
+            environ |= {"HEADRACE_NAMESPACE": f"bench-{secrets.token_hex(4)}", "HEADRACE_WORKERS": str(workers)}
+            loaded = load_project(HERE / "payments", environ)
+            with Feed(loaded, RATE) as feed, supervised(loaded, environ, pinned=workers == 1) as supervisor:
+                found, phases = [], []
+                until_fresh(loaded, feed)
+                for _ in range(kills):
+                    time.sleep(1.0)
+                    before, killed_at, at = started(supervisor), time.monotonic(), time.time()
+                    os.kill(before[-1]["pids"][-1], signal.SIGKILL)
+                    until(partial(is_replaced, supervisor, len(before)), "a new group")
+                    until_fresh(loaded, feed)
+                    found.append(time.monotonic() - killed_at)
+                    phases.append(told(supervisor, at))
+        print(f"  phases with {workers}: {'; '.join(phases)}")
+        yield row(
+            f"recovery: a worker of {workers} killed at {RATE:,} events/s, until fresh again", found, "s", at_most=3.0
+        )
+
+
+@contextmanager
+def supervised(loaded: LoadedProject, environ: dict[str, str], *, pinned: bool = True) -> Iterator[Child]:
+    """The feature pipeline under its supervisor, on the first core unless it may use all."""
+    with on_first_core() if pinned else nullcontext():
+        child = spawn_module(
+            "stream", "headrace_streams", ["--project", str(loaded.root), "--role", "stream", "--supervise"],
+            log=Path(environ["HEADRACE_RUN_PATH"]) / f"{environ['HEADRACE_NAMESPACE']}.log", env=environ,
+        )  # fmt: skip
+    try:
+        yield child
+    finally:
+        child.stop()
+
+
+def notes(child: Child) -> list[dict[str, object]]:
+    """The journal."""
+    lines = child.log.read_text(errors="replace").splitlines() if child.log.exists() else []
+    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+
+def started(child: Child) -> list[dict[str, list[int]]]:
+    """The groups that were started."""
+    return [note for note in notes(child) if note["event"] == "started"]  # type: ignore[misc]
+
+
+def is_replaced(child: Child, groups: int) -> bool:
+    """Whether more groups than these were started."""
+    return len(started(child)) > groups
+
+
+def told(child: Child, since_s: float) -> str:
+    """When the journal said what, in seconds after a moment; the last of several."""
+    moments: dict[str, float] = {}
+    for note in notes(child):
+        at = np.datetime64(str(note["at"]).removesuffix("Z")).astype("datetime64[ms]").astype(np.int64) / 1000 - since_s
+        if at > 0 and note["event"] in ("failed", "started", "starting", "claimed"):
+            moments[str(note["event"])] = at
+    return ", ".join(f"{event} {at:.2f}" for event, at in moments.items())
+
+
+def committed(client: online.redis.Redis, loaded: LoadedProject) -> int:
+    """How many events every view has committed."""
+    return min(sum(online.progress(client, loaded.settings.namespace, view).values()) for view in loaded.project.views)
+
+
+def until_fresh(loaded: LoadedProject, feed: Feed) -> None:
+    """Wait until everything is readable that was sent `FRESH_S` ago."""
+    client = online.connect(loaded.settings.redis)
+    # Twice, so that a moment in which little was sent does not pass for freshness.
+    for _ in range(2):
+        until(lambda: committed(client, loaded) >= max(feed.sent_at(time.monotonic() - FRESH_S), 1), "fresh features")
+        time.sleep(0.02)
+    client.close()
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    """Wait for something."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"no {what} within {PATIENCE_S:g} s")
+        time.sleep(0.005)
+
+
+# --- readers ----------------------------------------------------------------------------------------------------------
+
+
+def readers(quick: bool) -> Iterator[Row]:
+    """p99 of reads while states are written, and while they are not."""
+    rounds = 1 if quick else 3
+    idle, busy, middle = [], [], []
+    with services() as environ:
+        environ |= {"HEADRACE_NAMESPACE": f"bench-{secrets.token_hex(4)}"}
+        loaded = load_project(HERE / "payments", environ)
+        with supervised(loaded, environ):
+            with Feed(loaded, WRITE_RATE) as feed:
+                until_fresh(loaded, feed)
+            for _ in range(rounds):
+                idle.append(np.percentile(read(loaded), 99))
+                with Feed(loaded, WRITE_RATE):
+                    time.sleep(1.0)
+                    taken = read(loaded)
+                busy.append(np.percentile(taken, 99))
+                middle.append(np.percentile(taken, 50))
+    states = f"{3 * WRITE_RATE:,} states/s are written"
+    yield row(f"readers: MGET of 3 states, p50 while {states}", middle, "ms")
+    yield row(
+        f"readers: MGET of 3 states, p99 while {states}", busy, "ms", reference=("nothing written", idle), at_most=2.0
+    )
+
+
+def read(loaded: LoadedProject) -> Sequence[float]:
+    """Latencies in ms of an open loop of reads."""
+    view = loaded.project.view("card_payments")
+    keys, rng = ViewKeys(loaded.settings.namespace, view), np.random.default_rng(5)
+    names = [
+        [keys.locate(encode_key((f"card{rng.integers(100_000):07d}",))) for _ in range(3)]
+        for _ in range(int(READ_RATE * READS_S))
+    ]
+    commands = [pack("MGET", *some) for some in names]
+    connection, taken = Connection(Address.parse(loaded.settings.redis), 5.0), []
+    began = time.perf_counter() + 0.1
+    for number, command in enumerate(commands):
+        due = began + number / READ_RATE
+        while (left := due - time.perf_counter()) > 0:
+            time.sleep(left if left < 0.0005 else left - 0.0003)
+        connection.send(command)
+        connection.wait()
+        taken.append(1000 * (time.perf_counter() - due))
+    connection.close()
+    return taken
+
+
+# --- restart ----------------------------------------------------------------------------------------------------------
+
+
+def restart(quick: bool) -> Iterator[Row]:
+    """A worker that begins where a million cards are known."""
+    cards, waiting = (100_000, 50_000) if quick else (1_000_000, 200_000)
+    with services() as environ:
+        environ |= {"HEADRACE_NAMESPACE": f"bench-{secrets.token_hex(4)}"}
+        loaded = load_project(HERE / "payments", environ)
+        produce(loaded, cards, "each once", cards=cards)
+        catch_up(loaded, environ, cards)
+        found = []
+        for round_ in range(1, (1 if quick else 3) + 1):
+            produce(loaded, waiting, "uniform", cards=cards)
+            found.append(catch_up(loaded, environ, cards + round_ * waiting))
+    yield row(f"restart: {cards:,} cards known, {waiting:,} events wait, until caught up", found, "s", at_most=10.0)
+
+
+def catch_up(loaded: LoadedProject, environ: dict[str, str], events: int) -> float:
+    """Start a worker, wait until everything is committed, stop it; how long that took from its start."""
+    began = time.monotonic()
+    with supervised(loaded, environ):
+        client = online.connect(loaded.settings.redis)
+        until(lambda: committed(client, loaded) >= events, "end of the topic")
+        client.close()
+        return time.monotonic() - began
+
+
+if __name__ == "__main__":
+    sys.exit(main())
