@@ -23,7 +23,7 @@ from headrace_schemas.keys import encode_keys
 from headrace_streams.cache import Packed
 from headrace_streams.dead_letters import DeadLetterBox
 from headrace_streams.folding import take_keys
-from headrace_streams.items import Polled, Slice
+from headrace_streams.items import Logged, Polled, Slice, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +66,25 @@ class Decoder:
             resolved = _View(place, view, Layout.of(view), view.columns, view.key_fields)
             self._views[view.event.topic].append(resolved)
 
-    def decode(self, polled: Polled) -> list[tuple[int, Slice]]:
+    def decode(self, batch: Polled | Logged) -> list[tuple[int, Slice]]:
         """What each shard has to fold; every shard gets the ranges, with rows or without.
 
         Raises:
             ServiceUnavailable: rejects could not be set aside.
         """
-        topic = polled.raw.topic
-        decoded = self._codecs[topic].decode(polled.raw)
-        self._box.write(polled.raw, self._topic_ids[topic], decoded.rejects)
+        if isinstance(batch, Logged):
+            topic, frame = batch.topic, batch.frame
+        else:
+            topic = batch.raw.topic
+            decoded = self._codecs[topic].decode(batch.raw)
+            self._box.write(batch.raw, self._topic_ids[topic], decoded.rejects)
+            frame = decoded.frame
         pieces: list[tuple[int, Slice]] = []
         for view in self._views[topic]:
-            pieces += self._slices(view, polled, decoded.frame)
+            pieces += self._slices(view, batch.spans, frame)
         return pieces
 
-    def _slices(self, view: _View, polled: Polled, frame: pl.DataFrame) -> list[tuple[int, Slice]]:
+    def _slices(self, view: _View, spans: tuple[Span, ...], frame: pl.DataFrame) -> list[tuple[int, Slice]]:
         keys = Packed(*encode_keys(frame, view.key_fields))
         events = kernel.prepare(
             view.layout,
@@ -90,10 +94,10 @@ class Decoder:
             id_hash=frame["_id_hash"].to_numpy(),
         )
         if self._shards == 1:
-            return [(0, Slice(view.place, polled.spans, keys, events))]
+            return [(0, Slice(view.place, spans, keys, events))]
         lanes = (kernel.hash_keys(keys.data, keys.offsets) % np.uint64(view.view.lanes)).astype(np.int64)
         pieces = []
         for shard in range(self._shards):
             rows = np.flatnonzero(lanes % self._shards == shard)
-            pieces.append((shard, Slice(view.place, polled.spans, take_keys(keys, rows), events.take(rows))))
+            pieces.append((shard, Slice(view.place, spans, take_keys(keys, rows), events.take(rows))))
         return pieces

@@ -24,7 +24,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from bytewax.run import cli_main
 
 from headrace_streams.errors import GroupBroken
-from headrace_streams.items import Opening, Polled, Stop, Tick
+from headrace_streams.items import Logged, Opening, Polled, Stop, Tick
 from headrace_streams.pulse import Pulse
 
 _EPOCH = timedelta(milliseconds=10)
@@ -41,7 +41,7 @@ class Poller(Protocol):
 
     @property
     def pause_ms(self) -> int: ...
-    def poll(self) -> list[Polled]: ...
+    def poll(self) -> Sequence[Polled | Logged]: ...
     def close(self) -> None: ...
 
 
@@ -95,7 +95,7 @@ class Parts:
     workers: int
     opening: Opening
     poller: Poller
-    decode: Callable[[Polled], Iterable[tuple[int, Any]]]
+    decode: Callable[[Any], Iterable[tuple[int, Any]]]
     sink: Sink
 
 
@@ -210,7 +210,7 @@ class _Decode:
             return keyed
         try:
             for item in items:
-                if isinstance(item, Polled):
+                if isinstance(item, Polled | Logged):
                     keyed += [(self._names[shard], piece) for shard, piece in self._decode(item)]
                 else:
                     keyed += [(name, item) for name in self._names]

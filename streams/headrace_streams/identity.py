@@ -97,7 +97,7 @@ class Auditor:
     def check_record(self, topic: str, partition: int, mark: Watermark) -> None:
         """Read the record before a position again and compare it.
 
-        Where compaction removed it since, there is nothing to compare; the offsets behind it must still exist.
+        Where it expired or was compacted away since, there is nothing to compare; the offsets behind it must still exist.
 
         Raises:
             IdentityError: another record stands there, or the partition ends before it.
@@ -136,12 +136,21 @@ class Auditor:
                 if error.code() == KafkaError._PARTITION_EOF:
                     return message if (message.offset() or 0) > offset else None
                 if error.code() in _LOST:
-                    return None
+                    return message if self._has_expired(topic, partition, offset) else None
                 if error.code() in _GONE:
                     raise IdentityError(topic, f"partition {partition}", "no such partition", AGAIN)
         finally:
             self._reader.unassign()
         return None
+
+    def _has_expired(self, topic: str, partition: int, offset: int) -> bool:
+        """Whether a record is gone because the topic keeps only younger ones, and the topic still goes on behind it."""
+        assert self._reader is not None
+        try:
+            first, end = self._reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=self._request_s)
+        except KafkaException as error:
+            raise ServiceUnavailable("Kafka", self._bootstrap, str(error)) from error
+        return offset < first and offset < end
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
     source ──Opening──▶ every shard        claim your lanes; this is where I begin
     source ──Polled──▶ decode ──Slice──▶ shard        one batch, its view's rows and ranges
+    source ──Logged──▶ decode ──Slice──▶ shard        the same, from the log
     source ──Tick──▶ every shard           nothing more for now: bring everything to its end
     source ──Stop──▶ every shard           the last item
 
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import polars as pl
 
 from headrace.kernel import EventBatch
 from headrace_schemas.batches import RawBatch
@@ -66,6 +69,15 @@ class Polled:
     """One poll's records of one topic, and the ranges that they cover."""
 
     raw: RawBatch
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """Rows of one topic that the log holds, decoded and judged, and the ranges that they cover."""
+
+    topic: str
+    frame: pl.DataFrame
     spans: tuple[Span, ...]
 
 

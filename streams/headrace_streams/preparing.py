@@ -6,7 +6,7 @@ What may not live here: reading events, running anything.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -17,7 +17,7 @@ from headrace_schemas.keys import ViewKeys
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.settings import Settings
 from headrace_schemas.stores.kafka import TopicIdentity, end_offsets, first_offsets, refuse_compacted, topic_identity
-from headrace_schemas.stores.lanes import LaneRecord
+from headrace_schemas.stores.lanes import LaneRecord, Watermark
 from headrace_schemas.stores.log import event_log
 from headrace_schemas.stores.online import check_policy, connect, lane_records, register_views, told
 from headrace_streams.identity import Auditor
@@ -98,18 +98,33 @@ def _assignment(
     starts = start_positions(facts, lanes)
     check_marks(settings.kafka, facts, lanes)
     mine = {partition: start for partition, start in starts.items() if partition % workers == worker}
-    return Assignment(event.topic, identity, mine, {partition: facts.first[partition] for partition in mine})
+    begins = {partition: facts.begin(partition) for partition in mine}
+    return Assignment(event.topic, identity, mine, begins, facts.history(mine))
 
 
 def topic_facts(settings: Settings, event: Event, identity: TopicIdentity, lanes: _Lanes) -> TopicFacts:
     """What the broker and the log say of an event's topic."""
     first, end = first_offsets(settings.kafka, event.topic), end_offsets(settings.kafka, event.topic)
-    logged_from: dict[int, int] = {}
-    fresh = any(not record.watermarks for records in lanes.values() for record in records)
-    if fresh and any(first.values()):
-        found = event_log(settings, event).scan().group_by("_partition").agg(pl.col("_offset").min()).collect()
-        logged_from = {int(row["_partition"]): int(row["_offset"]) for row in found.to_dicts()}
-    return TopicFacts(event.topic, identity.topic_id, first, end, logged_from)
+    facts = TopicFacts(event.topic, identity.topic_id, first, end, {})
+    if not any(first.values()) or not _reach_back(facts, lanes):
+        return facts
+    log = event_log(settings, event)
+    if log.topic_id != identity.topic_id:
+        return facts
+    upto, digests = log.watermark(), log.digests()
+    found = log.scan().group_by("_partition").agg(pl.col("_offset").min()).collect()
+    lowest = {int(row["_partition"]): int(row["_offset"]) for row in found.to_dicts()}
+    logged = {p: (lowest[p], Watermark(upto[p], digest=digests.get(p, ""))) for p in lowest if p in upto}
+    return replace(facts, logged=logged)
+
+
+def _reach_back(facts: TopicFacts, lanes: _Lanes) -> bool:
+    """Whether some lane has to begin, or would begin, before what the topic still keeps."""
+    for record in (record for records in lanes.values() for record in records):
+        known = {p: mark.next for (topic_id, p), mark in record.watermarks.items() if topic_id == facts.topic_id}
+        if any(known.get(partition, 0) < first for partition, first in facts.first.items()):
+            return True
+    return False
 
 
 def check_marks(bootstrap: str, facts: TopicFacts, lanes: _Lanes) -> None:
@@ -121,7 +136,7 @@ def check_marks(bootstrap: str, facts: TopicFacts, lanes: _Lanes) -> None:
     auditor = Auditor(bootstrap)
     try:
         for partition, mark in sorted(highest_marks(facts, lanes).items()):
-            if mark.digest:
+            if mark.digest and mark.next > facts.first[partition]:
                 auditor.check_record(facts.topic, partition, mark)
     finally:
         auditor.close()

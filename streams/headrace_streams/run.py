@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from headrace import kernel
 from headrace_schemas.keys import ViewKeys
 from headrace_schemas.loading import LoadedProject
+from headrace_schemas.stores.log import event_log
 from headrace_schemas.stores.topology import parse_topology
 from headrace_streams import cache
 from headrace_streams.claims import Claimant
@@ -20,6 +21,7 @@ from headrace_streams.decoding import Decoder
 from headrace_streams.errors import STOPPED
 from headrace_streams.flow import Course, Parts, run_flow
 from headrace_streams.folding import ViewFolder
+from headrace_streams.history import History, HistoryFirst
 from headrace_streams.items import Opening, TopicStart
 from headrace_streams.journal import Journal
 from headrace_streams.patience import Patience
@@ -134,4 +136,17 @@ def _parts(
         settings.kafka, prepared.assignments, journal,
         most=options.most_records, watch_s=options.watch_s, outage_s=outage_s,
     )  # fmt: skip
-    return Parts(worker, workers, Opening(worker, workers, topics), source, decoder.decode, writer)
+    poller = HistoryFirst(_histories(loaded, prepared), source, journal)
+    return Parts(worker, workers, Opening(worker, workers, topics), poller, decoder.decode, writer)
+
+
+def _histories(loaded: LoadedProject, prepared: Prepared) -> list[History]:
+    """What has to be read from the log before the topics are."""
+    events = {view.event.topic: view.event for view in prepared.views}
+    return [
+        History(
+            a.topic, event_log(loaded.settings, events[a.topic]), {p: a.starts[p].next for p in a.history}, a.history
+        )
+        for a in prepared.assignments
+        if a.history
+    ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
@@ -50,13 +50,15 @@ class Assignment:
         topic: the topic.
         identity: what it was when the starts were decided.
         starts: by partition, the first offset to read and what stands before it.
-        firsts: by partition, the first offset that the broker keeps.
+        firsts: by partition, where a lane begins that holds nothing of it.
+        history: by partition that is read from the log first, where the topic takes over.
     """
 
     topic: str
     identity: TopicIdentity
     starts: Mapping[int, Watermark]
     firsts: Mapping[int, int]
+    history: Mapping[int, Watermark] = field(default_factory=dict)
 
 
 class KafkaSource:
@@ -89,7 +91,7 @@ class KafkaSource:
         self._reached: dict[tuple[str, int], Watermark] = {}
         for assignment in assignments:
             for partition, start in assignment.starts.items():
-                self._reached[assignment.topic, partition] = start
+                self._reached[assignment.topic, partition] = assignment.history.get(partition, start)
         self._unfinished = set(self._reached)  # partitions whose end has not been seen since their last record
         self._away = self._closed = False
         self._fetch_time = FetchTime(pause_ms)

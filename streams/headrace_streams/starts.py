@@ -4,12 +4,13 @@ For each partition of a topic, what its lanes know, against what the broker has:
 
     lanes know another topic id only         the topic was made anew                     stop
     a lane's next > end of the partition     the topic lost records                      stop
-    a lane's next < first offset             records expired before they were folded     stop, name the missing range
-    a fresh lane, the log has older rows     they would be missing from its states       stop, name the missing range
-    a lane knows others, not this partition  it is new to the topic                      begin at 0
+    a lane's next < first offset             records expired before they were folded     begin there, if the log has them
+    a fresh lane, the log has older rows     they would be missing from its states       begin where the log does
+    a lane knows others, not this partition  it is new to the topic                      begin at 0, if the log or the topic does
     a fresh lane                             a new view                                  begin at the first offset
 
-It never skips. These positions are hints: the claims decide (`headrace_streams.positions`). What may not live here: I/O.
+The log has what is missing if it holds every record from there up to one that the topic still keeps. Where it has not, the start
+stops and names the missing range. It never skips. These positions are hints: the claims decide (`headrace_streams.positions`). What may not live here: I/O.
 """
 
 from __future__ import annotations
@@ -39,14 +40,29 @@ class TopicFacts:
         topic_id: the broker's id of it.
         first: the first offset that each partition still keeps.
         end: the offset behind each partition's last record.
-        logged_from: the lowest offset that the log holds, by partition; absent where it holds none.
+        logged: what the log holds, by partition: its lowest offset, and its watermark; absent where it holds nothing.
     """
 
     topic: str
     topic_id: str
     first: Mapping[int, int]
     end: Mapping[int, int]
-    logged_from: Mapping[int, int]
+    logged: Mapping[int, tuple[int, Watermark]]
+
+    def covers(self, partition: int, start: int) -> bool:
+        """Whether the log holds every record from an offset on, up to one that the topic still keeps."""
+        lowest, upto = self.logged.get(partition, (start + 1, Watermark(0)))
+        return lowest <= start and upto.next >= self.first[partition]
+
+    def begin(self, partition: int) -> int:
+        """Where a lane begins that holds nothing of a partition."""
+        first = self.first[partition]
+        lowest, _ = self.logged.get(partition, (first, Watermark(0)))
+        return lowest if lowest < first and self.covers(partition, lowest) else first
+
+    def history(self, starts: Mapping[int, Watermark]) -> dict[int, Watermark]:
+        """By partition that has to be read from the log first: where the topic takes over."""
+        return {p: self.logged[p][1] for p, start in starts.items() if start.next < self.first[p]}
 
 
 def start_positions(facts: TopicFacts, lanes: Mapping[str, Sequence[LaneRecord]]) -> dict[int, Watermark]:
@@ -91,7 +107,7 @@ def _mark(facts: TopicFacts, partition: int, view: str, record: LaneRecord) -> W
     if mark.next > end:
         required = f"partition {partition} to reach offset {mark.next}, which {view} holds"
         raise IdentityError(facts.topic, required, f"an end at {end}: records were lost", AGAIN)
-    if mark.next < first:
+    if mark.next < first and not facts.covers(partition, mark.next):
         raise _missing(facts, partition, view, mark.next)
     return mark
 
@@ -101,12 +117,13 @@ def _unknown(facts: TopicFacts, partition: int, view: str, record: LaneRecord) -
     first = facts.first[partition]
     known = [other for topic_id, other in record.watermarks if topic_id == facts.topic_id]
     if not known:
-        if first > facts.logged_from.get(partition, first):
-            raise _missing(facts, partition, view, facts.logged_from[partition])
-        return Watermark(first)
+        begin = facts.begin(partition)
+        if begin > (lowest := facts.logged.get(partition, (begin, 0))[0]):
+            raise _missing(facts, partition, view, lowest)
+        return Watermark(begin)
     if partition < max(known):
         raise Gap(f"a lane of {view}, partition {partition}", 0, facts.end[partition])
-    if first > 0:
+    if first > 0 and not facts.covers(partition, 0):
         raise _missing(facts, partition, view, 0)
     return Watermark(0)
 

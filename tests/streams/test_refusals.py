@@ -76,6 +76,9 @@ class Script:
     def consume(self, _most: int, _timeout_s: float) -> list[Record]:
         return self.polls.pop(0) if self.polls else []
 
+    def get_watermark_offsets(self, _: TopicPartition, timeout: float) -> tuple[int, int]:
+        return 0, 4
+
     def poll(self, _timeout_s: float) -> Record | None:
         found = self.consume(1, 0.0)
         return found[0] if found else None

@@ -9,8 +9,9 @@ from headrace_schemas.stores.lanes import LaneRecord, Watermark
 from headrace_streams.starts import TopicFacts, highest_marks, start_positions
 
 
-def facts(first: dict[int, int], end: dict[int, int], logged_from: dict[int, int] | None = None) -> TopicFacts:
-    return TopicFacts("flights.departures", "now", first, end, logged_from or {})
+def facts(first: dict[int, int], end: dict[int, int], logged: dict[int, tuple[int, int]] | None = None) -> TopicFacts:
+    held = {p: (low, Watermark(upto)) for p, (low, upto) in (logged or {}).items()}
+    return TopicFacts("flights.departures", "now", first, end, held)
 
 
 def lane(topic_id: str = "now", **nexts: int) -> LaneRecord:
@@ -30,7 +31,7 @@ def test_a_fresh_view_begins_at_the_first_offset() -> None:
 
 def test_a_fresh_view_stops_where_the_log_holds_what_the_topic_lost() -> None:
     with pytest.raises(IdentityError, match=r"a first offset of 5: 2 to 4 are missing; Restore the records"):
-        start_positions(facts({0: 5}, {0: 20}, {0: 2}), {"view 'new'": [LaneRecord()]})
+        start_positions(facts({0: 5}, {0: 20}, {0: (2, 4)}), {"view 'new'": [LaneRecord()]})
 
 
 def test_a_position_below_the_first_offset_stops_and_names_the_missing_range() -> None:

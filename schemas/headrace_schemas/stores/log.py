@@ -153,7 +153,10 @@ class LogTable:
         if version is not None:
             with self._errors("read"):
                 table = deltalake.DeltaTable(str(self.path), version=version)
-        if table is None or not (files := self._files(table)):
+        return self._lazily([] if table is None else self._files(table))
+
+    def _lazily(self, files: list[Path]) -> pl.LazyFrame:
+        if not files:
             return pl.LazyFrame(schema=self.schema.frame_schema)
         stored = pl.scan_parquet(
             files,
@@ -165,6 +168,23 @@ class LogTable:
             extra_columns="ignore",  # files from after one, read by an older program
         )
         return stored.select(column.from_stored() for column in self.schema.columns)
+
+    def read(self, partition: int, start: int, upto: int) -> pl.DataFrame:
+        """The rows of one partition in a range of offsets, by offset, as of the newest commit that this handle has seen.
+
+        Only files whose range of offsets meets the range are opened.
+        """
+        if self._table is None:
+            return pl.DataFrame(schema=self.schema.frame_schema)
+        actions = pl.DataFrame(self._table.get_add_actions(flatten=True))
+        lowest, highest = f"min.{OFFSET}", f"max.{OFFSET}"
+        meets = (pl.col(f"partition.{PARTITION}").cast(pl.Int32) == partition) & ~(
+            (pl.col(lowest) >= upto) | (pl.col(highest) < start)
+        ).fill_null(value=False)
+        paths = [self.path / str(path) for path in actions.filter(meets)["path"].to_list()]
+        rows = self._lazily(paths).filter(pl.col(OFFSET).is_between(start, upto, closed="left"))
+        with self._errors("read"):
+            return rows.sort(OFFSET).collect()
 
     def files(self) -> int:
         """The number of live data files: what makes commits and scans slow when it grows."""
