@@ -3,6 +3,7 @@
 protocol    the same pipeline with plain MSETs of the same states (`plain_mset.py`), round by round in turn
 recovery    20,000 events a second come all the time; a worker is killed: how long until what is 100 ms old is readable again
 readers     open loop, latency from the scheduled moment: MGET of three states, while 36,000 states a second are written
+rebuild     an empty store, a topic that keeps nothing: everything comes from the log
 restart     a million cards are known; 200,000 events wait: how long from the start of the process until all is committed
 """
 
@@ -24,7 +25,8 @@ import numpy as np
 from headrace_ops.processes import Child, spawn_module
 from headrace_schemas.keys import ViewKeys, encode_key
 from headrace_schemas.loading import LoadedProject, load_project
-from headrace_schemas.stores import online
+from headrace_schemas.stores import kafka, online
+from headrace_schemas.stores.log import LogTable, event_log
 from headrace_schemas.stores.resp import Address, Connection, pack
 from ops.benchmarks.feed import Feed
 from ops.benchmarks.report import Row, options, publish, row
@@ -38,7 +40,13 @@ FRESH_S = 0.1
 
 def main() -> int:
     chosen = options(__doc__ or "")
-    rows = [*protocol(chosen.quick), *recovery(chosen.quick), *readers(chosen.quick), *restart(chosen.quick)]
+    rows = [
+        *protocol(chosen.quick),
+        *recovery(chosen.quick),
+        *readers(chosen.quick),
+        *restart(chosen.quick),
+        *rebuild(chosen.quick),
+    ]
     publish(rows, chosen, ["embedded services; the worker on one core, services, producer and readers on the other"])
     return 0
 
@@ -228,6 +236,49 @@ def catch_up(loaded: LoadedProject, environ: dict[str, str], events: int) -> flo
         until(lambda: committed(client, loaded) >= events, "end of the topic")
         client.close()
         return time.monotonic() - began
+
+
+# --- rebuild ----------------------------------------------------------------------------------------------------------
+
+
+def rebuild(quick: bool) -> Iterator[Row]:
+    """Events a second from the log into an empty store."""
+    events, rounds = (300_000, 1) if quick else (1_500_000, 3)
+    for keys in ("zipf", "uniform"):
+        with services() as environ:
+            loaded = load_project(HERE / "payments", environ)
+            produce(loaded, events, keys)
+            log = write_log(loaded, environ)
+            rates, scans = [], []
+            for _ in range(rounds):
+                scans.append(scan(log))
+                rates.append(stream(loaded, environ, events, module="ops.benchmarks.from_log"))
+        yield row(f"rebuild from the log, {keys} keys, one worker", rates, "events/s",
+                  reference=("reading the log only", scans), at_least=500_000)  # fmt: skip
+
+
+def write_log(loaded: LoadedProject, environ: dict[str, str]) -> LogTable:
+    """Let the log writer take the whole topic."""
+    event = loaded.project.event("payments")
+    writer = spawn_module(
+        "log", "headrace_streams", ["--project", str(loaded.root), "--role", "log"],
+        log=Path(environ["HEADRACE_RUN_PATH"]) / "log.log", env=environ,
+    )  # fmt: skip
+    ends, log = kafka.end_offsets(loaded.settings.kafka, event.topic), event_log(loaded.settings, event)
+    try:
+        until(lambda: log.watermark() == ends, "log of all events")
+    finally:
+        writer.stop()
+    return log
+
+
+def scan(log: LogTable) -> float:
+    """Rows a second of reading the log as a rebuild does, and nothing else."""
+    with on_first_core():
+        began, rows = time.perf_counter(), 0
+        for partition, end in log.watermark().items():
+            rows += log.read(partition, 0, end).height
+        return rows / (time.perf_counter() - began)
 
 
 if __name__ == "__main__":
