@@ -40,6 +40,8 @@ class Settings:
         port: its port.
         workers: workers of one stream group.
         wedged_s: seconds without progress after which a worker process is ended and its group started again; 0 for never.
+        metrics_host: address on which pipelines answer Prometheus.
+        metrics_port: the first worker's port for that; the next ones follow, the log writer last. 0 for none.
         cache_kb: kilobytes of states that each worker keeps for a view beside the store; more is read again when needed.
     """
 
@@ -55,6 +57,8 @@ class Settings:
     port: int
     workers: int
     wedged_s: int
+    metrics_host: str
+    metrics_port: int
     cache_kb: int
 
 
@@ -85,6 +89,8 @@ _SETTINGS = {
     "port": _Setting("serving", "port", "HEADRACE_PORT", 8000),
     "workers": _Setting("stream", "workers", "HEADRACE_WORKERS", 1),
     "wedged_s": _Setting("stream", "wedged_s", "HEADRACE_WEDGED_S", 30),
+    "metrics_host": _Setting("stream", "metrics_host", "HEADRACE_METRICS_HOST", "127.0.0.1"),
+    "metrics_port": _Setting("stream", "metrics_port", "HEADRACE_METRICS_PORT", 0),
     "cache_kb": _Setting("stream", "cache_kb", "HEADRACE_CACHE_KB", 262_144),
 }
 _VARIABLES = {setting.variable: setting for setting in _SETTINGS.values() if setting.variable}
@@ -126,6 +132,8 @@ def load_settings(root: Path, environ: Mapping[str, str] = os.environ) -> Settin
         port=_integer(*found["port"], default=_SETTINGS["port"].default, low=0, high=65535),
         workers=_integer(*found["workers"], default=_SETTINGS["workers"].default, low=1, high=1024),
         wedged_s=_integer(*found["wedged_s"], default=_SETTINGS["wedged_s"].default, low=0, high=86_400),
+        metrics_host=text("metrics_host"),
+        metrics_port=_integer(*found["metrics_port"], default=_SETTINGS["metrics_port"].default, low=0, high=64_000),
         cache_kb=_integer(*found["cache_kb"], default=_SETTINGS["cache_kb"].default, low=1, high=2**30),
     )
 

@@ -8,7 +8,7 @@ is away this blocks, so the source is not polled and nothing piles up. What may 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -68,6 +68,9 @@ class Flusher:
         self._data = memoryview(b"")
         self._bounds: npt.NDArray[np.int64] = np.zeros(1, np.int64)
         self._moved_at = 0.0
+        self.counts: Counter[str] = Counter()
+        """Flushes, commits, and commits that were sent again."""
+        self.in_trouble = False
 
     @property
     def busy(self) -> bool:
@@ -88,6 +91,7 @@ class Flusher:
         assert self._ledger is None, "one flush at a time"
         self._ledger, self._lanes = Ledger(commits, lanes.name, lanes.replaced), lanes
         self._data, self._bounds = data.data, bounds
+        self.counts.update(flushes=1, commits=len(commits))
         self._moved_at = time.monotonic()
         self._send(self._ledger.to_send())
 
@@ -146,14 +150,18 @@ class Flusher:
                 break
             if since is None:
                 since = time.monotonic()
+                self.in_trouble = True
                 self._journal.note("redis-trouble", reason=reason, address=str(self._topology))
             if time.monotonic() - since > self._patience.outage_s:
                 raise ServiceUnavailable("Redis", str(self._topology), reason)
             if not self._lines or self._ledger.refusal:
                 time.sleep(next(pauses))
             self._mend(self._ledger)
-            self._send(self._ledger.to_send())
+            again = self._ledger.to_send()
+            self.counts["again"] += len(again)
+            self._send(again)
         if since is not None:
+            self.in_trouble = False
             self._journal.note("redis-back", after_s=round(time.monotonic() - since, 3))
         return True
 

@@ -27,6 +27,7 @@ from headrace_streams.items import Slice, Span, TopicStart
 from headrace_streams.positions import Positions
 
 _STATUSES = 1 + max(kernel.FOLDED, kernel.SKIPPED_OFFSET, kernel.DUPLICATE, kernel.TOO_LATE, kernel.FILTERED)
+_LONG_AGO_US = -(2**63)
 _MOST_NAMES = 1000  # of one MGET: a longer one stalls other readers
 _NOTHING = Packed(
     np.zeros(0, np.uint8), np.zeros(2, np.int64)
@@ -84,6 +85,8 @@ class ViewFolder:
         self._records: Sequence[LaneRecord] = ()
         self.counts = np.zeros(_STATUSES, np.int64)
         self.rows = 0
+        self.late = 0  # rows older than the newest before them
+        self.newest_us = _LONG_AGO_US
 
     def lane_name(self, lane: int) -> str:
         """A lane's name for messages."""
@@ -191,6 +194,9 @@ class ViewFolder:
         self.positions.advance(pending.spans)
         self.counts += np.bincount(updated.status, minlength=len(self.counts))
         self.rows += len(updated.status)
+        times = pending.events.time_us
+        self.late += int(np.count_nonzero(times < self.newest_us))
+        self.newest_us = max(self.newest_us, int(times.max()))
 
 
 def pack(parts: Sequence[bytes]) -> Packed:

@@ -36,6 +36,7 @@ from headrace_streams.errors import STOPPED
 from headrace_streams.flow import Course, Parts, run_flow
 from headrace_streams.items import Opening, Polled, Span, Stop, Tick, TopicStart
 from headrace_streams.journal import Journal
+from headrace_streams.metrics import SourceMetrics, serve_metrics
 from headrace_streams.preparing import check_marks
 from headrace_streams.pulse import Pulse
 from headrace_streams.source import Assignment, KafkaSource
@@ -239,7 +240,8 @@ def run_log_writer(
     source = KafkaSource(settings.kafka, assignments, journal, pause_ms=_PAUSE_MS)
     parts = Parts(0, 1, Opening(0, 1, topics), source, decoder.decode, LogSink(tables, journal, pace))
     try:
-        run_flow("headrace_log", parts, Course(stop or threading.Event(), alone=True, pulse=pulse))
+        with serve_metrics(settings, settings.workers, SourceMetrics(source, box, "headrace_log")):
+            run_flow("headrace_log", parts, Course(stop or threading.Event(), alone=True, pulse=pulse))
     finally:
         source.close()
     journal.note("stopped")

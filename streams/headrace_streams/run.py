@@ -24,6 +24,7 @@ from headrace_streams.folding import ViewFolder
 from headrace_streams.history import History, HistoryFirst
 from headrace_streams.items import Opening, TopicStart
 from headrace_streams.journal import Journal
+from headrace_streams.metrics import SourceMetrics, WorkerMetrics, serve_metrics
 from headrace_streams.patience import Patience
 from headrace_streams.preparing import Prepared, prepare_stream
 from headrace_streams.pulse import Pulse
@@ -79,7 +80,7 @@ def run_stream(
         Gap, Stale, RestartNeeded: start again.
         IdentityError: a topic is not the one that was read before.
         ServiceUnavailable: Kafka or Redis is away.
-        ConfigError: wrong settings.
+        ConfigError: wrong settings, or the port for metrics is taken.
     """
     options, journal, pulse = options or StreamOptions(), journal or Journal("stream"), pulse or Pulse()
     options = replace(options, patience=replace(options.patience, waiting=pulse.beat))
@@ -92,10 +93,13 @@ def run_stream(
         "starting", worker=worker, workers=workers, views=[view.name for view in prepared.views],
         starts={a.topic: {p: mark.next for p, mark in a.starts.items()} for a in prepared.assignments},
     )  # fmt: skip
-    parts = _parts(loaded, prepared, worker, workers, options, journal, claimant or Claimant())
+    parts, source_metrics, worker_metrics = _parts(
+        loaded, prepared, worker, workers, options, journal, claimant or Claimant()
+    )
     course = Course(stop or threading.Event(), alone=workers == 1, pulse=pulse)
     try:
-        run_flow("headrace_stream", parts, course, addresses)
+        with serve_metrics(loaded.settings, worker, source_metrics, worker_metrics):
+            run_flow("headrace_stream", parts, course, addresses)
     finally:
         parts.poller.close()
         parts.sink.close()
@@ -111,7 +115,7 @@ def _parts(
     options: StreamOptions,
     journal: Journal,
     claimant: Claimant,
-) -> Parts:
+) -> tuple[Parts, SourceMetrics, WorkerMetrics]:
     settings, outage_s = loaded.settings, options.patience.outage_s
     cache_bytes = settings.cache_kb * 1024 // len(prepared.views)
     topology = parse_topology(settings.redis)
@@ -137,7 +141,8 @@ def _parts(
         most=options.most_records, watch_s=options.watch_s, outage_s=outage_s,
     )  # fmt: skip
     poller = HistoryFirst(_histories(loaded, prepared), source, journal)
-    return Parts(worker, workers, Opening(worker, workers, topics), poller, decoder.decode, writer)
+    parts = Parts(worker, workers, Opening(worker, workers, topics), poller, decoder.decode, writer)
+    return parts, SourceMetrics(source, box), WorkerMetrics(folders, writer.flusher)
 
 
 def _histories(loaded: LoadedProject, prepared: Prepared) -> list[History]:

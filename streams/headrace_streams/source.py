@@ -9,15 +9,16 @@ event. What may not live here: Bytewax, decoding, Redis.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from headrace.errors import Gap, IdentityError, StoreError
 from headrace_schemas.batches import RawBatch
 from headrace_schemas.stores.kafka import TopicIdentity, consumer
 from headrace_schemas.stores.lanes import Watermark
+from headrace_streams.clock import Clock
 from headrace_streams.fetching import FetchTime
 from headrace_streams.identity import Reached, Watch, mark_after
 from headrace_streams.items import Polled, Span
@@ -94,6 +95,9 @@ class KafkaSource:
                 self._reached[assignment.topic, partition] = assignment.history.get(partition, start)
         self._unfinished = set(self._reached)  # partitions whose end has not been seen since their last record
         self._away = self._closed = False
+        self._heard: dict[tuple[str, int], float] = {}
+        self._began = time.monotonic()
+        self.clock = Clock()
         self._fetch_time = FetchTime(pause_ms)
         self._consumer = self._open()
         known = {assignment.topic: assignment.identity for assignment in assignments}
@@ -115,6 +119,19 @@ class KafkaSource:
         """How far each partition is read."""
         return [Reached(topic, partition, mark) for (topic, partition), mark in list(self._reached.items())]
 
+    def lag(self) -> Iterator[tuple[str, int, int]]:
+        """Topic, partition, and how many records are not read yet, as far as the broker has told; from any thread."""
+        for (topic, partition), mark in list(self._reached.items()):
+            try:
+                high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)[1]
+            except (KafkaException, RuntimeError):
+                continue  # it is being closed
+            yield topic, partition, max(0, high - mark.next)
+
+    def heard_at(self, topic: str, partition: int) -> float:
+        """When the last record of a partition came, on the monotonic clock; the start if none has."""
+        return self._heard.get((topic, partition), self._began)
+
     def poll(self) -> list[Polled]:
         """What has arrived, without waiting; one batch per topic.
 
@@ -130,6 +147,9 @@ class KafkaSource:
             return []
         self._fetch_time.heard()
         received_us = time.time_ns() // 1000
+        step_s = self.clock.look()
+        if step_s is not None:
+            self._journal.note("clock-step", seconds=round(step_s, 3))
         records = [message for message in messages if message.error() is None]
         before = dict(self._reached)
         polled = [self._batch(topic, of_topic, received_us) for topic, of_topic in _by_topic(records).items()]
@@ -165,6 +185,7 @@ class KafkaSource:
             spans.append(Span(partition, known.next, mark))
             self._reached[topic, partition] = mark
             self._unfinished.add((topic, partition))
+            self._heard[topic, partition] = time.monotonic()
         if self._away:
             self._away = False
             self._journal.note("kafka-back")

@@ -61,7 +61,7 @@ class ShardWriter:
         self._journal, self._patience = journal, patience
         self._claimant, self._most_dirty_bytes = claimant, most_dirty_bytes
         self._session = Session(topology, journal, patience)
-        self._flusher = Flusher(topology, journal, patience)
+        self.flusher = Flusher(topology, journal, patience)
         self._flushes = FlushBuilder(folders, claimant.token)
         self._sending: Flush | None = None
         self._pending: list[tuple[ViewFolder, Pending]] = []
@@ -135,7 +135,7 @@ class ShardWriter:
     def close(self) -> None:
         """Close the connections. What was not committed is left to the next owner's replay."""
         self._session.close()
-        self._flusher.close()
+        self.flusher.close()
 
     # --- folding -----------------------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class ShardWriter:
     # --- flushing ----------------------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
-        if self._sending is not None and (self._flusher.poll() or self._wait_if_full()):
+        if self._sending is not None and (self.flusher.poll() or self._wait_if_full()):
             self._acknowledge(self._sending)
         if self._sending is None:
             self._send()
@@ -170,7 +170,7 @@ class ShardWriter:
         """Backpressure: Redis is slower than we are, and what waits for it must not grow without bound."""
         if sum(folder.cache.dirty_bytes() for folder in self._folders) < self._most_dirty_bytes:
             return False
-        return self._flusher.wait()
+        return self.flusher.wait()
 
     def _send(self, *, last: bool = False) -> None:
         now_s = time.monotonic()
@@ -178,7 +178,7 @@ class ShardWriter:
         if not self._opened or len(self._opened) < self._sources or not (last or self._flushes.due(now_s)):
             return
         flush = self._sending = self._flushes.build(now_s, last=last)
-        self._flusher.start(flush.commits, flush.data, flush.bounds, self._flushes.lanes)
+        self.flusher.start(flush.commits, flush.data, flush.bounds, self._flushes.lanes)
 
     def _acknowledge(self, flush: Flush) -> None:
         self._sending = None
@@ -200,13 +200,13 @@ class ShardWriter:
                 fields = progress_fields(self._shard, self._shards, reached)
                 pairs = [part for pair in fields.items() for part in pair]
                 key = self._folders[view].keys.progress_key
-                self._flusher.post(key, pack_command("HSET", key, *pairs))
+                self.flusher.post(key, pack_command("HSET", key, *pairs))
 
     def drain(self) -> None:
         """Bring everything to its end: all that is folded is committed and told."""
         while True:
             if self._sending is not None:
-                self._flusher.wait()
+                self.flusher.wait()
                 self._acknowledge(self._sending)
             self._send()
             if self._sending is None:

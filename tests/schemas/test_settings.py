@@ -59,6 +59,8 @@ def test_every_key_of_the_file_is_read(tmp_path: Path) -> None:
         [stream]
         workers = 4
         wedged_s = 9
+        metrics_host = "0.0.0.0"
+        metrics_port = 9100
         cache_kb = 64
         """,
     )
@@ -75,6 +77,8 @@ def test_every_key_of_the_file_is_read(tmp_path: Path) -> None:
         port=80,
         workers=4,
         wedged_s=9,
+        metrics_host="0.0.0.0",
+        metrics_port=9100,
         cache_kb=64,
     )
 

@@ -144,6 +144,8 @@ def loaded(
         port=0,
         workers=1,
         wedged_s=30,
+        metrics_host="127.0.0.1",
+        metrics_port=0,
         cache_kb=1024,
     )
     return LoadedProject(project=project, settings=settings, root=root)

@@ -149,6 +149,8 @@ def project(path: Path) -> LoadedProject:
         name="payments", definitions="features.py", kafka="localhost:1", redis="redis://localhost:1", log_path=path / "log",
         registry_path=path / "registry", run_path=path / "run", namespace="payments", host="127.0.0.1", port=1, workers=1,
         wedged_s=30,
+        metrics_host="127.0.0.1",
+        metrics_port=0,
         cache_kb=1024,
     )  # fmt: skip
     return LoadedProject(PROJECT, settings, path)

@@ -241,7 +241,7 @@ class Worker:
     @property
     def flusher(self) -> Flusher:
         """What sends its commits."""
-        return self.writer._flusher
+        return self.writer.flusher
 
     def read(self, upto: Mapping[int, int] | None = None) -> None:
         """Poll up to some offsets, by default to the end, fold, and begin to send."""

@@ -185,7 +185,7 @@ def cache_kept(_: Rig) -> Iterator[None]:
         try:
             write(writer, items)
         except Stale:
-            writer._flusher._ledger = writer._sending = None
+            writer.flusher._ledger = writer._sending = None
             writer._claim()
 
     with mock.patch.object(ShardWriter, "write", write_all_the_same):
