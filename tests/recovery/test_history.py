@@ -81,6 +81,25 @@ def test_a_new_view_begins_where_the_log_does_and_rewinds_nobody(shop: Shop) -> 
     assert shop.check() > 300
 
 
+def test_another_number_of_lanes_is_another_layout_that_is_filled_from_the_log(shop: Shop) -> None:
+    """The states of the old layout stay as they are, and nobody mixes with them."""
+    shop.produce(500)
+    with shop.streaming() as run:
+        shop.wait(run)
+        before = shop.states()
+    feed_log(shop)
+    expire(shop, 0.5)
+    shop.declare(VIEWS.replace("event=paid,", "event=paid, lanes=5,"))
+    shop.produce(100)
+    with shop.streaming() as run:
+        shop.wait(run)
+        assert len(run.noted("claimed")) == 1
+        assert run.noted("claimed")[0]["lanes"] == 5
+    assert shop.check() > 300
+    after = shop.states()
+    assert {name: after[name] for name in before} == before
+
+
 @pytest.mark.parametrize("logged", [0, 100], ids=["no log", "a log that ends too early"])
 def test_what_the_log_does_not_have_stops_the_start_and_is_named(shop: Shop, logged: int) -> None:
     shop.produce(logged)
