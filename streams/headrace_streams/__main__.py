@@ -46,7 +46,7 @@ def _run(loaded: LoadedProject, options: argparse.Namespace, stop: threading.Eve
     if options.role == "log":
         from headrace_streams.log_writer import run_log_writer
 
-        return run_log_writer(loaded, stop=stop, journal=journal, pulse=pulse)
+        return run_log_writer(loaded, stop=stop, journal=journal, pulse=pulse, careful=options.careful)
     from headrace_schemas.stores.lanes import fresh_token
     from headrace_streams.claims import Claimant
     from headrace_streams.run import run_stream
@@ -55,8 +55,9 @@ def _run(loaded: LoadedProject, options: argparse.Namespace, stop: threading.Eve
     dead = tuple(map(bytes.fromhex, filter(None, options.dead.split(","))))
     claimant = Claimant(fresh_token(bytes.fromhex(options.group)), dead, options.take_over)
     return run_stream(
-        loaded, claimant=claimant, worker=options.worker, addresses=addresses, stop=stop, journal=journal, pulse=pulse
-    )
+        loaded, claimant=claimant, worker=options.worker, addresses=addresses, stop=stop, journal=journal, pulse=pulse,
+        careful=options.careful,
+    )  # fmt: skip
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -71,6 +72,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--addresses", default="", help=argparse.SUPPRESS)
     parser.add_argument("--group", default="", help=argparse.SUPPRESS)
     parser.add_argument("--dead", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--careful", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--pulse", type=int, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

@@ -24,6 +24,7 @@ from headrace_streams.cache import Packed
 from headrace_streams.dead_letters import DeadLetterBox
 from headrace_streams.folding import take_keys
 from headrace_streams.items import Logged, Polled, Slice, Span
+from headrace_streams.poison import Poison, sift, without
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Decoder:
         topic_ids: the broker's id of each topic.
         shards: how many shards share the lanes.
         box: where rejects go.
+        poison: records that no reader may handle.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class Decoder:
         topic_ids: Mapping[str, str],
         shards: int,
         box: DeadLetterBox,
+        poison: Poison,
     ) -> None:
         self._topic_ids, self._shards, self._box = topic_ids, shards, box
+        self._poison = {topic: poison.get(topic_id, {}) for topic, topic_id in topic_ids.items()}
         self._events: dict[str, Event] = {view.event.topic: view.event for view in views}
         self._codecs = {topic: EventCodec(event, project.views) for topic, event in self._events.items()}
         for codec in self._codecs.values():
@@ -73,11 +77,13 @@ class Decoder:
             ServiceUnavailable: rejects could not be set aside.
         """
         if isinstance(batch, Logged):
-            topic, frame = batch.topic, batch.frame
+            topic, frame = batch.topic, without(batch.frame, self._poison[batch.topic])
         else:
             topic = batch.raw.topic
-            decoded = self._codecs[topic].decode(batch.raw)
-            self._box.write(batch.raw, self._topic_ids[topic], decoded.rejects)
+            raw, poisoned = sift(batch.raw, self._poison[topic])
+            self._box.write(batch.raw, self._topic_ids[topic], poisoned)
+            decoded = self._codecs[topic].decode(raw)
+            self._box.write(raw, self._topic_ids[topic], decoded.rejects)
             frame = decoded.frame
         pieces: list[tuple[int, Slice]] = []
         for view in self._views[topic]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
@@ -37,11 +37,13 @@ from headrace_streams.flow import Course, Parts, run_flow
 from headrace_streams.items import Opening, Polled, Span, Stop, Tick, TopicStart
 from headrace_streams.journal import Journal
 from headrace_streams.metrics import SourceMetrics, serve_metrics
+from headrace_streams.poison import CarefulSource, PlaceFile, Poison, read_poison, sift
 from headrace_streams.preparing import check_marks
 from headrace_streams.pulse import Pulse
 from headrace_streams.source import Assignment, KafkaSource
 from headrace_streams.starts import TopicFacts, start_positions
 
+_SWEEP_S = 15.0  # between looks at what was found to be poison elsewhere
 _PAUSE_MS = 50  # nobody reads the log within milliseconds, and looking at the broker costs both sides
 
 
@@ -108,6 +110,7 @@ class LogSink:
         journal: where the first rows and the end are reported.
         pace: when to commit.
         clock: monotonic seconds.
+        sweep: called now and then, between commits.
     """
 
     def __init__(
@@ -116,7 +119,9 @@ class LogSink:
         journal: Journal,
         pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
+        sweep: Callable[[], None] = lambda: None,
     ) -> None:
+        self._sweep, self._swept_s = sweep, clock()
         self._buffers = {topic: _Buffer(table, Upkeep(table)) for topic, table in tables.items()}
         self._journal, self._pace, self._clock = journal, pace or Pace(), clock
         self._committed_s = float("-inf")
@@ -138,6 +143,9 @@ class LogSink:
                 self._journal.note("log-written", rows=self.rows)
             idle = isinstance(item, Tick) and self._clock() - self._committed_s >= self._pace.shortest_s
             self._commit(buffer for buffer in self._buffers.values() if idle or self._due(buffer))
+        if self._clock() - self._swept_s > _SWEEP_S:
+            self._sweep()
+            self._swept_s = self._clock()
 
     def _due(self, buffer: _Buffer) -> bool:
         if buffer.size_bytes >= self._pace.most_bytes:
@@ -173,11 +181,13 @@ class LogDecoder:
         loaded: the project.
         topic_ids: the broker's id of each topic.
         box: where rejects go that the feature pipeline does not see.
+        poison: records that no reader may handle.
     """
 
-    def __init__(self, loaded: LoadedProject, topic_ids: Mapping[str, str], box: DeadLetterBox) -> None:
+    def __init__(self, loaded: LoadedProject, topic_ids: Mapping[str, str], box: DeadLetterBox, poison: Poison) -> None:
         project = loaded.project
         self._topic_ids, self._box = topic_ids, box
+        self.learn(poison)
         # The contract of every view counts here too, so that the log holds exactly the events that states can hold.
         self._decoders: dict[str, Callable[[RawBatch], Decoded]] = {
             event.topic: EventCodec(event, project.views).decode for event in project.events
@@ -185,12 +195,18 @@ class LogDecoder:
         self._decoders[prediction_topic(loaded.settings.namespace)] = PredictionCodec().decode_batch
         self._elsewhere = {view.event.topic for view in project.views}
 
+    def learn(self, poison: Poison) -> None:
+        """Records that no reader may handle from now on."""
+        self._poison = {topic: poison.get(topic_id, {}) for topic, topic_id in self._topic_ids.items()}
+
     def decode(self, polled: Polled) -> list[tuple[int, Rows]]:
         """The rows for the log, all of which go to the one shard."""
         topic = polled.raw.topic
-        decoded = self._decoders[topic](polled.raw)
+        raw, poisoned = sift(polled.raw, self._poison[topic])
+        decoded = self._decoders[topic](raw)
         if topic not in self._elsewhere:
-            self._box.write(polled.raw, self._topic_ids[topic], decoded.rejects)
+            self._box.write(polled.raw, self._topic_ids[topic], poisoned)
+            self._box.write(raw, self._topic_ids[topic], decoded.rejects)
         return [(0, Rows(topic, decoded.frame, polled.spans))]
 
 
@@ -201,6 +217,7 @@ def run_log_writer(
     stop: threading.Event | None = None,
     journal: Journal | None = None,
     pulse: Pulse | None = None,
+    careful: bool = False,
 ) -> int:
     """Write the log until stopped.
 
@@ -210,6 +227,7 @@ def run_log_writer(
         stop: set it to stop cleanly: everything read is committed.
         journal: where changes of state are reported; by default standard error.
         pulse: shows a supervisor that the writer goes on.
+        careful: take one record at a time for a while, and say which, because two writers ended unforeseen.
 
     Returns:
         0 when it was stopped.
@@ -236,9 +254,24 @@ def run_log_writer(
     journal.note("starting", starts={a.topic: {p: mark.next for p, mark in a.starts.items()} for a in assignments})
     topics = {a.topic: TopicStart(a.identity.topic_id, a.identity.partitions, a.starts, a.firsts) for a in assignments}
     box = DeadLetterBox(settings.kafka, settings.namespace, journal, waiting=pulse.beat)
-    decoder = LogDecoder(loaded, {topic: identity.topic_id for topic, identity in identities.items()}, box)
+    ids = {topic: identity.topic_id for topic, identity in identities.items()}
+    decoder = LogDecoder(loaded, ids, box, {})
+
+    def sweep() -> None:
+        poison = read_poison(settings)
+        decoder.learn(poison)
+        for topic, table in tables.items():
+            if dropped := table.drop(poison.get(ids[topic], ())):
+                journal.note("poison-dropped", table=table.schema.name, rows=dropped)
+
+    sweep()
     source = KafkaSource(settings.kafka, assignments, journal, pause_ms=_PAUSE_MS)
-    parts = Parts(0, 1, Opening(0, 1, topics), source, decoder.decode, LogSink(tables, journal, pace))
+    parts = Parts(0, 1, Opening(0, 1, topics), source, decoder.decode, LogSink(tables, journal, pace, sweep=sweep))
+    if careful:
+        handling = PlaceFile(settings, "log", 0).open()
+        handling.begins(ids)
+        parts = replace(parts, poller=CarefulSource(source, handling), decode=handling.decoding(parts.decode))
+        journal.note("careful", worker=0)
     try:
         with serve_metrics(settings, settings.workers, SourceMetrics(source, box, "headrace_log")):
             run_flow("headrace_log", parts, Course(stop or threading.Event(), alone=True, pulse=pulse))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from headrace import kernel
 from headrace_schemas.keys import ViewKeys
 from headrace_schemas.loading import LoadedProject
+from headrace_schemas.settings import Settings
 from headrace_schemas.stores.log import event_log
 from headrace_schemas.stores.topology import parse_topology
 from headrace_streams import cache
@@ -26,6 +27,7 @@ from headrace_streams.items import Opening, TopicStart
 from headrace_streams.journal import Journal
 from headrace_streams.metrics import SourceMetrics, WorkerMetrics, serve_metrics
 from headrace_streams.patience import Patience
+from headrace_streams.poison import CarefulSource, NamedSink, PlaceFile, read_poison
 from headrace_streams.preparing import Prepared, prepare_stream
 from headrace_streams.pulse import Pulse
 from headrace_streams.source import KafkaSource
@@ -59,6 +61,7 @@ def run_stream(
     stop: threading.Event | None = None,
     journal: Journal | None = None,
     pulse: Pulse | None = None,
+    careful: bool = False,
 ) -> int:
     """Run one worker of the feature pipeline until it is stopped.
 
@@ -71,6 +74,7 @@ def run_stream(
         stop: set it to stop cleanly: everything read is committed, the lanes are given back.
         journal: where changes of state are reported; by default standard error.
         pulse: shows a supervisor that the worker goes on.
+        careful: take one record at a time for a while, and say which, because two workers ended unforeseen.
 
     Returns:
         0 when it was stopped.
@@ -96,6 +100,9 @@ def run_stream(
     parts, source_metrics, worker_metrics = _parts(
         loaded, prepared, worker, workers, options, journal, claimant or Claimant()
     )
+    if careful:
+        parts = _one_by_one(parts, loaded.settings, prepared)
+        journal.note("careful", worker=worker)
     course = Course(stop or threading.Event(), alone=workers == 1, pulse=pulse)
     try:
         with serve_metrics(loaded.settings, worker, source_metrics, worker_metrics):
@@ -135,7 +142,7 @@ def _parts(
     box = DeadLetterBox(
         settings.kafka, settings.namespace, journal, outage_s=outage_s, waiting=options.patience.waiting
     )
-    decoder = Decoder(loaded.project, prepared.views, ids, workers, box)
+    decoder = Decoder(loaded.project, prepared.views, ids, workers, box, read_poison(settings))
     source = KafkaSource(
         settings.kafka, prepared.assignments, journal,
         most=options.most_records, watch_s=options.watch_s, outage_s=outage_s,
@@ -143,6 +150,20 @@ def _parts(
     poller = HistoryFirst(_histories(loaded, prepared), source, journal)
     parts = Parts(worker, workers, Opening(worker, workers, topics), poller, decoder.decode, writer)
     return parts, SourceMetrics(source, box), WorkerMetrics(folders, writer.flusher)
+
+
+def _one_by_one(parts: Parts, settings: Settings, prepared: Prepared) -> Parts:
+    """The same parts, one record at a time."""
+    handling = PlaceFile(settings, "stream", parts.worker).open()
+    ids = {topic: identity.topic_id for topic, identity in prepared.topics.items()}
+    handling.begins(ids)
+    views = prepared.views
+    return replace(
+        parts,
+        poller=CarefulSource(parts.poller, handling),
+        decode=handling.decoding(parts.decode),
+        sink=NamedSink(parts.sink, handling, lambda piece: ids[views[piece.view].event.topic]),
+    )
 
 
 def _histories(loaded: LoadedProject, prepared: Prepared) -> list[History]:

@@ -22,12 +22,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import IO
 
+from headrace.errors import HeadraceError
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.stores.lanes import fresh_group
-from headrace_streams.errors import FINAL, STOPPED
+from headrace_streams.errors import FINAL, STOPPED, UNFORESEEN
 from headrace_streams.journal import Journal
+from headrace_streams.poison import Place, Suspicion, write_poison
 from headrace_streams.pulse import Listener
 
 _POLL_S = 0.05
@@ -46,6 +49,7 @@ class Start:
         dead: the same of earlier groups, whose lanes may be taken at once.
         take_over: take lanes from anybody.
         pulse: the pipe through which it shows that it goes on.
+        careful: take one record at a time (`headrace_streams.poison`).
     """
 
     worker: int
@@ -54,6 +58,7 @@ class Start:
     dead: Sequence[bytes]
     take_over: bool
     pulse: int
+    careful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,8 @@ class Supervisor:
         restarts: how often the group may fail.
         environ: the workers' environment; by default this process's.
         errors: where the workers' standard error goes; by default this process's.
+        suspicion: finds records that end workers.
+        accuse: writes such a record down for all readers.
     """
 
     def __init__(
@@ -100,11 +107,13 @@ class Supervisor:
         *,
         environ: Mapping[str, str] | None = None,
         errors: IO[bytes] | None = None,
+        suspicion: Suspicion | None = None,
+        accuse: Callable[[Place], None] = lambda _: None,
     ) -> None:
         self._command, self._workers, self._journal = command, workers, journal
         self._restarts = restarts or Restarts()
         self._environ = {**(os.environ if environ is None else environ), "RUST_BACKTRACE": "0"}
-        self._errors = errors
+        self._errors, self._suspicion, self._accuse = errors, suspicion, accuse
         self._group: list[subprocess.Popen[bytes]] = []
         self._listeners: list[Listener] = []
         self._failures: deque[float] = deque()
@@ -131,6 +140,7 @@ class Supervisor:
             if code == STOPPED or stop.is_set() or code in FINAL:
                 self._journal.note("ended", code=code)
                 return code
+            self._suspect(code)
             pause_s = self._next_pause()
             self._journal.note("failed", code=code, again_in_s=pause_s)
             if pause_s is None:
@@ -143,10 +153,13 @@ class Supervisor:
     def _start(self, take_over: bool) -> None:
         addresses = [f"127.0.0.1:{port}" for port in _free_ports(self._workers)] if self._workers > 1 else []
         group, dead = fresh_group(), tuple(self._dead)
+        careful = self._suspicion is not None and self._suspicion.careful
+        if self._suspicion is not None:
+            self._suspicion.starts()
         self._listeners = [Listener() for _ in range(self._workers)]
         self._group = [
             subprocess.Popen(
-                self._command(Start(worker, addresses, group, dead, take_over, listener.writing)),
+                self._command(Start(worker, addresses, group, dead, take_over, listener.writing, careful)),
                 stdin=subprocess.PIPE,
                 stderr=self._errors,
                 env=self._environ,
@@ -159,6 +172,21 @@ class Supervisor:
             listener.handed_over()
         self._dead.append(group)  # it will be when it is read
         self._journal.note("started", pids=self.pids, take_over=take_over, succeeds=[g.hex()[:8] for g in dead[-1:]])
+
+    def _suspect(self, code: int) -> None:
+        """After an end that nobody foresaw: was it a record's fault?"""
+        if self._suspicion is None or not (code < 0 or code == UNFORESEEN):
+            return
+        place = self._suspicion.ended(code)
+        if place is None:
+            return
+        self._journal.note(
+            "poison", topic_id=place.topic_id, partition=place.partition, offset=place.offset, reason=place.reason
+        )
+        try:
+            self._accuse(place)
+        except HeadraceError as error:
+            self._journal.note("poison-not-written", message=str(error))
 
     def _watch(self, stop: threading.Event) -> int | None:
         """Wait for the first process to fail, or for all to end; None when we were asked to stop."""
@@ -236,7 +264,7 @@ def worker_command(project: str, role: str, start: Start) -> list[str]:
     """The command line of one worker process."""
     command = [sys.executable, "-m", "headrace_streams", "--project", project, "--role", role, "--child"]
     command += ["--group", start.group.hex(), "--dead", ",".join(group.hex() for group in start.dead)]
-    command += ["--pulse", str(start.pulse)]
+    command += ["--pulse", str(start.pulse), *(["--careful"] if start.careful else [])]
     if start.addresses:
         command += ["--worker", str(start.worker), "--addresses", ",".join(start.addresses)]
     if start.take_over:
@@ -270,5 +298,8 @@ def supervise(
         return worker_command(str(loaded.root), role, start)
 
     restarts = restarts or Restarts(wedged_s=loaded.settings.wedged_s)
-    supervisor = Supervisor(command, workers, Journal(f"{role}-supervisor"), restarts)
+    supervisor = Supervisor(
+        command, workers, Journal(f"{role}-supervisor"), restarts,
+        suspicion=Suspicion(loaded.settings, role, workers), accuse=partial(write_poison, loaded.settings),
+    )  # fmt: skip
     return supervisor.run(stop or threading.Event(), take_over=take_over)

@@ -13,7 +13,7 @@ live here: what the columns mean (``tables.py``), decoding, when to commit.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,6 +185,21 @@ class LogTable:
         rows = self._lazily(paths).filter(pl.col(OFFSET).is_between(start, upto, closed="left"))
         with self._errors("read"):
             return rows.sort(OFFSET).collect()
+
+    def drop(self, places: Iterable[tuple[int, int]]) -> int:
+        """Take rows out again that were found to be poison; how many.
+
+        Args:
+            places: partitions and offsets.
+        """
+        known = self.watermark()
+        held = [(partition, offset) for partition, offset in places if offset < known.get(partition, 0)]
+        if self._table is None or not held:
+            return 0
+        predicate = " OR ".join(f"({PARTITION} = {partition} AND {OFFSET} = {offset})" for partition, offset in held)
+        with self._errors("drop rows from"):
+            done = self._table.delete(predicate, writer_properties=_WRITER)
+        return int(done.get("num_deleted_rows") or 0)
 
     def files(self) -> int:
         """The number of live data files: what makes commits and scans slow when it grows."""
