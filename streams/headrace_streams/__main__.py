@@ -17,6 +17,7 @@ from headrace_schemas.loading import LoadedProject, load_project
 from headrace_streams.errors import exit_code
 from headrace_streams.journal import Journal
 from headrace_streams.lifeline import hold
+from headrace_streams.poison import MAYBE, SURE
 from headrace_streams.pulse import Pulse
 from headrace_streams.stopping import stopped_by_signals
 
@@ -72,7 +73,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--addresses", default="", help=argparse.SUPPRESS)
     parser.add_argument("--group", default="", help=argparse.SUPPRESS)
     parser.add_argument("--dead", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--careful", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--careful", choices=("", MAYBE, SURE), default="", help=argparse.SUPPRESS)
     parser.add_argument("--pulse", type=int, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

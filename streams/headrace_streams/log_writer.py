@@ -37,7 +37,7 @@ from headrace_streams.flow import Course, Parts, run_flow
 from headrace_streams.items import Opening, Polled, Span, Stop, Tick, TopicStart
 from headrace_streams.journal import Journal
 from headrace_streams.metrics import SourceMetrics, serve_metrics
-from headrace_streams.poison import CarefulSource, PlaceFile, Poison, read_poison, sift
+from headrace_streams.poison import SURE, CarefulSource, PlaceFile, Poison, read_poison, sift, stands_still
 from headrace_streams.preparing import check_marks
 from headrace_streams.pulse import Pulse
 from headrace_streams.source import Assignment, KafkaSource
@@ -217,7 +217,7 @@ def run_log_writer(
     stop: threading.Event | None = None,
     journal: Journal | None = None,
     pulse: Pulse | None = None,
-    careful: bool = False,
+    careful: str = "",
 ) -> int:
     """Write the log until stopped.
 
@@ -227,7 +227,7 @@ def run_log_writer(
         stop: set it to stop cleanly: everything read is committed.
         journal: where changes of state are reported; by default standard error.
         pulse: shows a supervisor that the writer goes on.
-        careful: take one record at a time for a while, and say which, because two writers ended unforeseen.
+        careful: whether to take one record at a time for a while, and say which: not, `MAYBE` (if it is stuck), or `SURE`.
 
     Returns:
         0 when it was stopped.
@@ -251,7 +251,8 @@ def run_log_writer(
     assignments = [
         _assignment(settings.kafka, topic, identities[topic], tables[topic], _name(events, topic)) for topic in tables
     ]
-    journal.note("starting", starts={a.topic: {p: mark.next for p, mark in a.starts.items()} for a in assignments})
+    starts = {a.topic: {p: mark.next for p, mark in a.starts.items()} for a in assignments}
+    journal.note("starting", starts=starts)
     topics = {a.topic: TopicStart(a.identity.topic_id, a.identity.partitions, a.starts, a.firsts) for a in assignments}
     box = DeadLetterBox(settings.kafka, settings.namespace, journal, waiting=pulse.beat)
     ids = {topic: identity.topic_id for topic, identity in identities.items()}
@@ -267,7 +268,8 @@ def run_log_writer(
     sweep()
     source = KafkaSource(settings.kafka, assignments, journal, pause_ms=_PAUSE_MS)
     parts = Parts(0, 1, Opening(0, 1, topics), source, decoder.decode, LogSink(tables, journal, pace, sweep=sweep))
-    if careful:
+    stuck = stands_still(settings, "log", 0, starts)
+    if careful == SURE or (careful and stuck):
         handling = PlaceFile(settings, "log", 0).open()
         handling.begins(ids)
         parts = replace(parts, poller=CarefulSource(source, handling), decode=handling.decoding(parts.decode))

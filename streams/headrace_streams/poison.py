@@ -1,6 +1,7 @@
 """Records that end the process that handles them: found row by row, written down for all readers, set aside.
 
-    two unforeseen ends   ──▶ the next group is careful: one record at a time, its place in a file while it is handled
+    two unforeseen ends, and some partition is where it was ──▶ the next group is careful:
+                              one record at a time, its place in a file while it is handled
     it ends at a place    ──▶ careful again
     the same place again  ──▶ that record is poison: a line on the topic <namespace>.poison, which every reader of events reads
 
@@ -23,16 +24,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from headrace.errors import CodecError, ContractError, HeadraceError, NotFound
+from headrace.errors import CodecError, ContractError, HeadraceError, NotFound, ServiceUnavailable
 from headrace_schemas.batches import RawBatch, Reject
 from headrace_schemas.settings import Settings
-from headrace_schemas.stores.kafka import TopicReader, ensure_topics, producer
+from headrace_schemas.stores.kafka import TopicReader, end_offsets, ensure_topics, producer
 from headrace_streams.items import Logged, Polled, Slice, Span, Tick
 
 CODE = "poison"
 _CAREFUL_ROWS = 20_000  # so many one by one; what ended the process was among the first
 _ENDS, _SOON_S = 2, 120.0  # so many unforeseen ends within that time are no accident
 _BLANK = b" " * 4096
+_WRITE_S = 30.0
+MAYBE, SURE = "maybe", "sure"  # how careful a group shall be: if it is stuck, or in any case
 
 
 def poison_topic(namespace: str) -> str:
@@ -77,14 +80,19 @@ def read_poison(settings: Settings) -> Poison:
 
 
 def write_poison(settings: Settings, place: Place) -> None:
-    """Write a record down as poison, for all readers and for ever."""
+    """Write a record down as poison, for all readers and for ever.
+
+    Raises:
+        ServiceUnavailable: Kafka did not take it.
+    """
     topic = poison_topic(settings.namespace)
     ensure_topics(settings.kafka, {topic: 1})
     sender = producer(settings.kafka)
     sender.produce(
         topic, json.dumps(asdict(place)).encode(), f"{place.topic_id}/{place.partition}/{place.offset}".encode()
     )
-    sender.flush(30)
+    if sender.flush(_WRITE_S):
+        raise ServiceUnavailable("Kafka", settings.kafka, "what was found to be poison was not acknowledged in time")
 
 
 def sift(raw: RawBatch, known: Mapping[tuple[int, int], str]) -> tuple[RawBatch, list[Reject]]:
@@ -124,12 +132,7 @@ class PlaceFile:
     """
 
     def __init__(self, settings: Settings, role: str, worker: int) -> None:
-        self._path = settings.run_path / f"handling-{settings.namespace}-{role}-{worker}"
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._path
+        self._path = _file(settings, "handling", role, worker)
 
     def read(self) -> Place | None:
         """The record that was being handled; None if none was."""
@@ -147,6 +150,34 @@ class PlaceFile:
         """Begin to say so."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         return Handling(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644))
+
+
+def stands_still(settings: Settings, role: str, worker: int, starts: Mapping[str, Mapping[int, int]]) -> bool:
+    """Whether a process begins, in some partition that has more, where the one before it had begun.
+
+    Args:
+        settings: of the project.
+        role: ``stream`` or ``log``.
+        worker: the process' number.
+        starts: by topic and partition, where it begins; it is remembered.
+    """
+    path = _file(settings, "started", role, worker)
+    try:
+        before = json.loads(path.read_text())
+    except (OSError, ValueError):
+        before = {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(starts))
+    same = {t: [p for p, at in of.items() if before.get(t, {}).get(str(p)) == at] for t, of in starts.items()}
+    for topic, partitions in same.items():
+        ends = end_offsets(settings.kafka, topic) if partitions else {}
+        if any(starts[topic][partition] < ends.get(partition, 0) for partition in partitions):
+            return True
+    return False
+
+
+def _file(settings: Settings, what: str, role: str, worker: int) -> Path:
+    return settings.run_path / f"{what}-{settings.namespace}-{role}-{worker}"
 
 
 class Handling:
@@ -319,9 +350,11 @@ class Suspicion:
         self._suspect: Place | None = None
 
     @property
-    def careful(self) -> bool:
-        """Whether the next group should take one record at a time."""
-        return len([at for at in self._ends if at > self._clock() - _SOON_S]) >= _ENDS
+    def careful(self) -> str:
+        """Whether the next group should take one record at a time: `SURE`, `MAYBE`, or not at all."""
+        if self._suspect is not None:
+            return SURE
+        return MAYBE if len([at for at in self._ends if at > self._clock() - _SOON_S]) >= _ENDS else ""
 
     def starts(self) -> None:
         """A group is about to start."""

@@ -27,7 +27,7 @@ from headrace_streams.items import Opening, TopicStart
 from headrace_streams.journal import Journal
 from headrace_streams.metrics import SourceMetrics, WorkerMetrics, serve_metrics
 from headrace_streams.patience import Patience
-from headrace_streams.poison import CarefulSource, NamedSink, PlaceFile, read_poison
+from headrace_streams.poison import SURE, CarefulSource, NamedSink, PlaceFile, read_poison, stands_still
 from headrace_streams.preparing import Prepared, prepare_stream
 from headrace_streams.pulse import Pulse
 from headrace_streams.source import KafkaSource
@@ -61,7 +61,7 @@ def run_stream(
     stop: threading.Event | None = None,
     journal: Journal | None = None,
     pulse: Pulse | None = None,
-    careful: bool = False,
+    careful: str = "",
 ) -> int:
     """Run one worker of the feature pipeline until it is stopped.
 
@@ -74,7 +74,7 @@ def run_stream(
         stop: set it to stop cleanly: everything read is committed, the lanes are given back.
         journal: where changes of state are reported; by default standard error.
         pulse: shows a supervisor that the worker goes on.
-        careful: take one record at a time for a while, and say which, because two workers ended unforeseen.
+        careful: whether to take one record at a time for a while, and say which: not, `MAYBE` (if it is stuck), or `SURE`.
 
     Returns:
         0 when it was stopped.
@@ -93,14 +93,14 @@ def run_stream(
     kernel.warm(folding_only=True)
     cache.warm()
     prepared = prepare_stream(loaded, worker, workers)
-    journal.note(
-        "starting", worker=worker, workers=workers, views=[view.name for view in prepared.views],
-        starts={a.topic: {p: mark.next for p, mark in a.starts.items()} for a in prepared.assignments},
-    )  # fmt: skip
+    starts = {a.topic: {p: mark.next for p, mark in a.starts.items()} for a in prepared.assignments}
+    views = [view.name for view in prepared.views]
+    journal.note("starting", worker=worker, workers=workers, views=views, starts=starts)
     parts, source_metrics, worker_metrics = _parts(
         loaded, prepared, worker, workers, options, journal, claimant or Claimant()
     )
-    if careful:
+    stuck = stands_still(loaded.settings, "stream", worker, starts)
+    if careful == SURE or (careful and stuck):
         parts = _one_by_one(parts, loaded.settings, prepared)
         journal.note("careful", worker=worker)
     course = Course(stop or threading.Event(), alone=workers == 1, pulse=pulse)

@@ -49,7 +49,7 @@ class Start:
         dead: the same of earlier groups, whose lanes may be taken at once.
         take_over: take lanes from anybody.
         pulse: the pipe through which it shows that it goes on.
-        careful: take one record at a time (`headrace_streams.poison`).
+        careful: whether to take one record at a time (`headrace_streams.poison`): not, if it is stuck, or in any case.
     """
 
     worker: int
@@ -58,7 +58,7 @@ class Start:
     dead: Sequence[bytes]
     take_over: bool
     pulse: int
-    careful: bool = False
+    careful: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class Supervisor:
     def _start(self, take_over: bool) -> None:
         addresses = [f"127.0.0.1:{port}" for port in _free_ports(self._workers)] if self._workers > 1 else []
         group, dead = fresh_group(), tuple(self._dead)
-        careful = self._suspicion is not None and self._suspicion.careful
+        careful = self._suspicion.careful if self._suspicion is not None else ""
         if self._suspicion is not None:
             self._suspicion.starts()
         self._listeners = [Listener() for _ in range(self._workers)]
@@ -264,7 +264,7 @@ def worker_command(project: str, role: str, start: Start) -> list[str]:
     """The command line of one worker process."""
     command = [sys.executable, "-m", "headrace_streams", "--project", project, "--role", role, "--child"]
     command += ["--group", start.group.hex(), "--dead", ",".join(group.hex() for group in start.dead)]
-    command += ["--pulse", str(start.pulse), *(["--careful"] if start.careful else [])]
+    command += ["--pulse", str(start.pulse), *(["--careful", start.careful] if start.careful else [])]
     if start.addresses:
         command += ["--worker", str(start.worker), "--addresses", ",".join(start.addresses)]
     if start.take_over:

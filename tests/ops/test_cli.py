@@ -65,10 +65,13 @@ def test_help_lists_every_command_and_imports_neither_commands_nor_engines() -> 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_an_example_and_speaks_json(name: str) -> None:
-    result = run(name, "--help")
-    assert result.exit_code == 0
-    assert re.search(rf"Example:\n\s+headrace {name}\b", result.stdout)
-    assert ("--json" in result.stdout) == (name not in SERVERS)
+    command = main.get_command(click.Context(main), name)
+    parts = [[name, part] for part in command.commands] if isinstance(command, click.Group) else [[name]]
+    for words in parts:
+        result = run(*words, "--help")
+        assert result.exit_code == 0
+        assert re.search(rf"Example:\n\s+headrace {' '.join(words)}\b", result.stdout)
+        assert ("--json" in result.stdout) == (name not in SERVERS)
 
 
 def test_an_unknown_command_names_the_nearest_one() -> None:

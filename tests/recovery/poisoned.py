@@ -19,12 +19,11 @@ from headrace_streams import supervisor
 from headrace_streams.__main__ import main
 
 AMOUNT = 666.0
-STAGE, HOW = os.environ["POISONED"].split()
 MARK = np.float64(AMOUNT).tobytes()
 
 
 def end() -> None:
-    if HOW == "signal":
+    if os.environ["POISONED"].endswith(" signal"):
         os.kill(os.getpid(), signal.SIGSEGV)
     raise ValueError("it is poison")
 
@@ -59,6 +58,6 @@ def same_module(command: Any) -> Any:
 
 
 if __name__ == "__main__":
-    (break_decoding if STAGE == "decode" else break_folding)()
+    (break_decoding if os.environ["POISONED"].startswith("decode ") else break_folding)()
     supervisor.worker_command = same_module(supervisor.worker_command)
     sys.exit(main())

@@ -20,7 +20,7 @@ from headrace_schemas.stores import kafka
 from headrace_schemas.stores.lanes import Watermark
 from headrace_schemas.stores.log import event_log
 from headrace_streams.items import Polled, Span
-from headrace_streams.poison import Place, PlaceFile, Suspicion, read_poison, sift, singles
+from headrace_streams.poison import MAYBE, SURE, Place, PlaceFile, Suspicion, read_poison, sift, singles, stands_still
 from tests.redis_topologies import until
 from tests.services import Services
 from tests.streams.shop import START_US, VIEWS, Group, Shop
@@ -122,6 +122,18 @@ def test_known_poison_is_sifted_out_with_its_reason() -> None:
     assert [(reject.row, reject.reason, reject.code) for reject in rejects] == [(1, "it ends us", "poison")]
 
 
+def test_who_has_moved_or_has_nothing_more_does_not_stand_still(
+    services: Services, prefix: str, tmp_path: Path
+) -> None:
+    shop = Shop(services, prefix, tmp_path, VIEWS, partitions=2)
+    for _ in range(9):
+        produce_poison(shop)  # all on partition 0
+    settings = shop.loaded.settings
+    at = [stands_still(settings, "stream", 0, {shop.topic: {0: first, 1: 0}}) for first in (3, 5, 5, 9, 9)]
+    assert at == [False, False, True, False, False]
+    assert not stands_still(settings, "stream", 1, {shop.topic: {0: 9}})
+
+
 def test_a_record_is_accused_only_where_two_ends_have_the_same_place(
     services: Services, prefix: str, tmp_path: Path
 ) -> None:
@@ -145,7 +157,9 @@ def test_a_record_is_accused_only_where_two_ends_have_the_same_place(
     assert dies_at(None) is None
     assert dies_at(None) is None
     assert suspicion.careful
+    assert suspicion.careful == MAYBE
     assert dies_at(7) is None
+    assert suspicion.careful == SURE
     assert dies_at(8) is None
     found = dies_at(8)
     assert found is not None
