@@ -77,7 +77,7 @@ def read_topic(bootstrap: str, loaded: LoadedProject) -> Read:
     event = loaded.project.event("paid")
     schema = fastavro.parse_schema(dict(event.avro_schema))
     events, broken = [], set()
-    with kafka.TopicReader(bootstrap, event.topic) as reader:
+    with kafka.TopicReader(bootstrap, event.topic, patience_s=120.0) as reader:
         topic_id = reader.identity.topic_id
         for message in reader.read_to_end():
             row = _judge(schema, message.value() or b"", message.timestamp()[1] * 1000)
@@ -204,7 +204,7 @@ def _compare_dead_letters(bootstrap: str, loaded: LoadedProject, read: Read, res
     letters = []
     topic = dead_letter_topic(loaded.settings.namespace)
     if topic in kafka.topic_names(bootstrap):
-        with kafka.TopicReader(bootstrap, topic) as reader:
+        with kafka.TopicReader(bootstrap, topic, patience_s=120.0) as reader:
             for message in reader.read_to_end():
                 headers: Any = message.headers()
                 letters.append(decode_dead_letter(message.key(), message.value(), headers))

@@ -230,7 +230,7 @@ class Worker:
             claimant=claimant, most_dirty_bytes=_CACHE_BYTES,
         )  # fmt: skip
         box = DeadLetterBox("nowhere:1", rig.namespace, self.journal)  # nothing here is broken
-        self._decoder = Decoder(rig.project, [rig.view], {PAID.topic: TOPIC_ID}, 1, box)
+        self._decoder = Decoder(rig.project, [rig.view], {PAID.topic: TOPIC_ID}, 1, box, {})
         records = rig.records()
         self.at = {p: lowest(records, TOPIC_ID, p) or 0 for p in range(len(rig.topic))}
         start = TopicStart(
