@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -35,6 +36,7 @@ _CAREFUL_ROWS = 20_000  # so many one by one; what ended the process was among t
 _ENDS, _SOON_S = 2, 120.0  # so many unforeseen ends within that time are no accident
 _BLANK = b" " * 4096
 _WRITE_S = 30.0
+_AT_ONCE = 20  # items of one poll, so that the sink gets its turn
 MAYBE, SURE = "maybe", "sure"  # how careful a group shall be: if it is stuck, or in any case
 
 
@@ -289,11 +291,14 @@ class CarefulSource:
 
     def __init__(self, source: Any, handling: Handling) -> None:
         self._source, self._handling = source, handling
+        self._waiting: deque[Any] = deque()
         self.pause_ms = source.pause_ms
 
     def poll(self) -> Sequence[Any]:
         """What the source has, one by one."""
-        return self._handling.cut(self._source.poll())
+        if not self._waiting:
+            self._waiting.extend(self._handling.cut(self._source.poll()))
+        return [self._waiting.popleft() for _ in range(min(len(self._waiting), _AT_ONCE))]
 
     def close(self) -> None:
         """Leave the broker."""

@@ -300,6 +300,8 @@ def supervise(
     restarts = restarts or Restarts(wedged_s=loaded.settings.wedged_s)
     supervisor = Supervisor(
         command, workers, Journal(f"{role}-supervisor"), restarts,
-        suspicion=Suspicion(loaded.settings, role, workers), accuse=partial(write_poison, loaded.settings),
+        # In a group of several processes one record at a time is too slow: each would wait for all the others.
+        suspicion=Suspicion(loaded.settings, role, 1) if workers == 1 else None,
+        accuse=partial(write_poison, loaded.settings),
     )  # fmt: skip
     return supervisor.run(stop or threading.Event(), take_over=take_over)
