@@ -14,6 +14,8 @@ DEMO := $(VENV)/.installed-demo-$(VERSION)
 DEV := $(VENV)/.installed-dev-$(VERSION)
 KAFKA_VERSION := 4.1.0
 KAFKA := .cache/kafka/$(KAFKA_VERSION)
+APICURIO_VERSION := 2.6.13.Final
+APICURIO := .cache/apicurio/$(APICURIO_VERSION)
 
 .PHONY: help
 help: ## list the commands
@@ -95,4 +97,10 @@ $(DEV): pyproject.toml
 kafka: $(KAFKA)/.complete ## fetch Apache Kafka's jars for the tests (Java 17 and Maven needed)
 $(KAFKA)/.complete: ops/kafka/pom.xml ops/kafka/fetch.sh
 	@sh ops/kafka/fetch.sh $(KAFKA) $(KAFKA_VERSION)
+	@touch $@
+
+.PHONY: registry
+registry: $(APICURIO)/.complete ## fetch the Apicurio schema registry for the tests (Java 17 and Maven needed)
+$(APICURIO)/.complete: ops/kafka/fetch_registry.sh
+	@sh ops/kafka/fetch_registry.sh $(APICURIO) $(APICURIO_VERSION)
 	@touch $@

@@ -18,9 +18,10 @@ import json
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from headrace.errors import DefinitionError, Location
-from headrace.fields import Field, FieldType, boolean, float64, int64, string, timestamp
+from headrace.fields import REQUIRED, Field, FieldType, boolean, float64, int64, string, timestamp
 from headrace.suggestions import did_you_mean
 
 _AVRO: dict[FieldType, object] = {
@@ -54,8 +55,10 @@ def record_schema(name: str, fields: Mapping[str, Field], description: str = "")
 def _avro_field(name: str, field: Field) -> dict[str, object]:
     avro_type = _AVRO[field.type]
     entry: dict[str, object] = {"name": name, "type": ["null", avro_type] if field.nullable else avro_type}
-    if field.nullable:
-        entry["default"] = None
+    if field.fallback is not REQUIRED:
+        entry["default"] = field.fallback
+    if field.aliases:
+        entry["aliases"] = list(field.aliases)
     if field.description:
         entry["doc"] = field.description
     return entry
@@ -96,7 +99,7 @@ def fields_of(record: Mapping[str, object], declared: Mapping[str, Field]) -> di
     """
     entries = record["fields"]
     assert isinstance(entries, list)
-    fields = {entry["name"]: _field_of(entry["name"], entry["type"], entry.get("doc", "")) for entry in entries}
+    fields = {entry["name"]: _field_of(entry) for entry in entries}
     for name, field in declared.items():
         if name not in fields:
             raise DefinitionError(
@@ -115,19 +118,25 @@ def fields_of(record: Mapping[str, object], declared: Mapping[str, Field]) -> di
     return fields
 
 
-def _field_of(name: str, avro_type: object, doc: str) -> Field:
+def _field_of(entry: Mapping[str, Any]) -> Field:
+    name, avro_type = entry["name"], entry["type"]
+    shared = {"description": entry.get("doc", ""), "aliases": tuple(entry.get("aliases", ()))}
+    if "default" in entry:
+        shared["default"] = entry["default"]
     nullable = isinstance(avro_type, list) and "null" in avro_type
+    if nullable:
+        shared.pop("default", None)  # such a field is null in older records, in the log as well
     if isinstance(avro_type, list):
         others = [member for member in avro_type if member != "null"]
         avro_type = others[0] if len(others) == 1 else avro_type
     logical = avro_type.get("logicalType") if isinstance(avro_type, dict) else None
     base = avro_type.get("type") if isinstance(avro_type, dict) else avro_type
     if logical == "timestamp-micros" and base == "long":
-        return timestamp(nullable=nullable, description=doc)
+        return dataclasses.replace(timestamp(), nullable=nullable, **shared)
     if base == "enum" and isinstance(avro_type, dict):
-        return string(nullable=nullable, one_of=avro_type["symbols"], description=doc)
+        return dataclasses.replace(string(one_of=avro_type["symbols"]), nullable=nullable, **shared)
     if logical is None and isinstance(base, str) and base in _FIELDS:
-        return dataclasses.replace(_FIELDS[base], nullable=nullable, description=doc)
+        return dataclasses.replace(_FIELDS[base], nullable=nullable, **shared)
     raise DefinitionError(
         required="every field of the schema has a type that the platform knows",
         got=f"field {name!r} is {json.dumps(avro_type)}",

@@ -13,7 +13,7 @@ from datetime import timedelta
 from os import PathLike
 from typing import ClassVar, Literal
 
-from headrace import avro
+from headrace import avro, json_schema
 from headrace.durations import parse_us
 from headrace.errors import DefinitionError, Location, NotFound, caller
 from headrace.fields import Field, FieldType
@@ -22,6 +22,7 @@ from headrace.suggestions import did_you_mean
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
 _FORMATS = ("avro", "json")
+_FRAMINGS = ("none", "confluent")
 
 
 @dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)
@@ -36,6 +37,8 @@ class Event(Definition):
             prediction may count its own request; without it a hash of the record serves.
         topic: the Kafka topic; by default the name.
         format: how records are encoded, ``"avro"`` or ``"json"``.
+        framing: what stands before a record: nothing, or the Confluent wire format, ``"confluent"``, by which every record names
+            its schema in a registry, and records of older and newer schemas are read too.
         future_tolerance: how far an event's time may lie after its recorded arrival before the event becomes a dead letter;
             None switches the check off.
         description: for people.
@@ -57,8 +60,10 @@ class Event(Definition):
     id: str | None
     topic: str
     format: Literal["avro", "json"]
+    framing: Literal["none", "confluent"]
     future_tolerance_us: int | None
     avro_schema: Mapping[str, object]
+    json_schema: Mapping[str, object] | None
     description: str
     location: Location
 
@@ -71,6 +76,7 @@ class Event(Definition):
         id: str | None = None,  # noqa: A002  (the word of the field; it reads as a keyword only)
         topic: str | None = None,
         format: Literal["avro", "json"] = "avro",  # noqa: A002  (the field's own word)
+        framing: Literal["none", "confluent"] = "none",
         future_tolerance: str | timedelta | None = "5m",
         description: str = "",
     ) -> None:
@@ -81,6 +87,8 @@ class Event(Definition):
             id=id,
             topic=name if topic is None else topic,
             format=format,
+            framing=framing,
+            json_schema=None,
             description=description,
             location=caller(),
         )
@@ -104,6 +112,7 @@ class Event(Definition):
         id: str | None = None,  # noqa: A002  (the field's own word)
         topic: str | None = None,
         fields: Mapping[str, Field] | None = None,
+        framing: Literal["none", "confluent"] = "none",
         future_tolerance: str | timedelta | None = "5m",
         description: str = "",
     ) -> Event:
@@ -117,6 +126,7 @@ class Event(Definition):
             topic: as in ``Event``.
             fields: a declaration with bounds, choices or a quantum in place of the one that the schema gives for a field;
                 its type and nullability stay the schema's.
+            framing: as in ``Event``.
             future_tolerance: as in ``Event``.
             description: for people.
 
@@ -131,9 +141,73 @@ class Event(Definition):
         except DefinitionError as error:
             raise error.located(subject, where) from None
         event = cls(
-            name, declared, time=time, id=id, topic=topic, future_tolerance=future_tolerance, description=description
+            name,
+            declared,
+            time=time,
+            id=id,
+            topic=topic,
+            framing=framing,
+            future_tolerance=future_tolerance,
+            description=description,
         )
         event._set(avro_schema=record)
+        return event
+
+    @classmethod
+    def from_json_schema(
+        cls,
+        name: str,
+        schema: str | PathLike[str] | Mapping[str, object],
+        *,
+        time: str,
+        id: str | None = None,  # noqa: A002  (the field's own word)
+        topic: str | None = None,
+        fields: Mapping[str, Field] | None = None,
+        framing: Literal["none", "confluent"] = "none",
+        future_tolerance: str | timedelta | None = "5m",
+        description: str = "",
+    ) -> Event:
+        """An event of JSON records whose JSON Schema exists already; every record is validated against the whole of it.
+
+        Args:
+            name: unique within the project.
+            schema: a file, relative to the file that declares the event, or the schema itself. Its plain properties become
+                fields; objects and arrays are validated only.
+            time: as in ``Event``.
+            id: as in ``Event``.
+            topic: as in ``Event``.
+            fields: a declaration in place of the one that the schema gives for a property.
+            framing: as in ``Event``.
+            future_tolerance: as in ``Event``.
+            description: for people.
+
+        Raises:
+            DefinitionError: the file cannot be read, or is no JSON Schema of an object with properties.
+
+        >>> import headrace as hr
+        >>> schema = {"properties": {"card": {"type": "string"}, "at": {"type": "string", "format": "date-time"}},
+        ...           "required": ["card", "at"]}
+        >>> list(hr.Event.from_json_schema("paid", schema, time="at").fields)
+        ['card', 'at']
+        """
+        where = caller()
+        try:
+            loaded = json_schema.load_schema(schema, where)
+            declared = json_schema.fields_of(loaded, fields or {})
+        except DefinitionError as error:
+            raise error.located(f"event {name!r}", where) from None
+        event = cls(
+            name,
+            declared,
+            time=time,
+            id=id,
+            topic=topic,
+            format="json",
+            framing=framing,
+            future_tolerance=future_tolerance,
+            description=description,
+        )
+        event._set(json_schema=loaded)
         return event
 
     def field(self, name: str) -> FieldRef:
@@ -150,8 +224,17 @@ class Event(Definition):
         return self.field(name)
 
     def canonical(self) -> dict[str, object]:
-        """Name, topic, format, time, id, tolerance and fields. The order of the fields matters to Avro."""
+        """Name, topic, format, time, id, tolerance and fields, and how records are told from those of other schemas.
+
+        The order of the fields matters to Avro.
+        """
+        evolution: dict[str, object] = {}
+        if self.framing != "none":
+            evolution["framing"] = self.framing
+        if self.json_schema is not None:
+            evolution["json_schema"] = dict(self.json_schema)
         return {
+            **evolution,
             "name": self.name,
             "topic": self.topic,
             "format": self.format,
@@ -195,6 +278,12 @@ class Event(Definition):
                 "the format is 'avro' or 'json'",
                 f"format={self.format!r} was given",
                 did_you_mean(str(self.format), _FORMATS),
+            )
+        if self.framing not in _FRAMINGS:
+            raise self.broken(
+                "the framing is 'none' or 'confluent'",
+                f"framing={self.framing!r} was given",
+                did_you_mean(str(self.framing), _FRAMINGS),
             )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
@@ -33,6 +34,16 @@ class FieldType(enum.Enum):
         return self in (FieldType.INT64, FieldType.FLOAT64)
 
 
+class Required(enum.Enum):
+    """The type of `REQUIRED`."""
+
+    REQUIRED = "required"
+
+
+REQUIRED = Required.REQUIRED
+Default = str | int | float | bool | None | Required
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """Type and contract of one value; made by ``hr.string()``, ``hr.int64()`` and their siblings.
@@ -45,6 +56,8 @@ class Field:
         le: the greatest value allowed, if any.
         one_of: the only values allowed, if declared.
         description: for people.
+        aliases: names that the field had before; a record of another schema may hold it under one of them.
+        default: what the field is in records whose schema does not know it; see `fallback`.
     """
 
     type: FieldType
@@ -54,9 +67,14 @@ class Field:
     le: int | float | None = None
     one_of: tuple[str | int, ...] | None = None
     description: str = ""
+    aliases: tuple[str, ...] = ()
+    default: Default = REQUIRED
 
     def __post_init__(self) -> None:
         subject = f"field hr.{self.type.value}()"
+        if self.nullable and self.default is None:
+            object.__setattr__(self, "default", REQUIRED)
+        _check_default(self, subject)
         if self.quantum is not None:
             object.__setattr__(self, "quantum", _normal_quantum(self.quantum, subject))
         for name in ("ge", "le"):
@@ -80,8 +98,17 @@ class Field:
         """
         return describe(self)
 
+    @property
+    def fallback(self) -> Default:
+        """What the field is in records that do not have it: null for a nullable one; `REQUIRED` where they cannot be read.
+
+        >>> int64(default=0).fallback, int64(nullable=True).fallback
+        (0, None)
+        """
+        return None if self.nullable else self.default
+
     def canonical(self) -> dict[str, object]:
-        """The meaning as JSON-able data; the description does not enter."""
+        """The meaning as JSON-able data; neither the description nor what is read from records of other schemas enters."""
         return {
             "type": self.type.value,
             "nullable": self.nullable,
@@ -93,7 +120,12 @@ class Field:
 
 
 def string(
-    *, nullable: bool = False, one_of: tuple[str, ...] | list[str] | None = None, description: str = ""
+    *,
+    nullable: bool = False,
+    one_of: tuple[str, ...] | list[str] | None = None,
+    description: str = "",
+    aliases: Iterable[str] = (),
+    default: str | Required | None = REQUIRED,
 ) -> Field:
     """A text field.
 
@@ -101,11 +133,16 @@ def string(
         nullable: whether it may be absent.
         one_of: the only texts allowed.
         description: for people.
+        aliases: names that it had in older schemas.
+        default: its value in records whose schema does not have it; null for a nullable one.
 
     >>> string(one_of=["EWR", "JFK", "LGA"]).expected
     "one of 'EWR', 'JFK', 'LGA'"
     """
-    return Field(FieldType.STRING, nullable, one_of=None if one_of is None else tuple(one_of), description=description)
+    choices = None if one_of is None else tuple(one_of)
+    return Field(
+        FieldType.STRING, nullable, one_of=choices, description=description, aliases=tuple(aliases), default=default
+    )
 
 
 def int64(
@@ -116,6 +153,8 @@ def int64(
     one_of: tuple[int, ...] | list[int] | None = None,
     quantum: str = "1",
     description: str = "",
+    aliases: Iterable[str] = (),
+    default: int | Required | None = REQUIRED,
 ) -> Field:
     """A whole number. One that is aggregated has to stay below 2**53 in magnitude.
 
@@ -126,9 +165,11 @@ def int64(
         one_of: the only values allowed.
         quantum: the decimal step at which it is summed.
         description: for people.
+        aliases: names that it had in older schemas.
+        default: its value in records whose schema does not have it; null for a nullable one.
     """
     choices = None if one_of is None else tuple(one_of)
-    return Field(FieldType.INT64, nullable, quantum, ge, le, choices, description)
+    return Field(FieldType.INT64, nullable, quantum, ge, le, choices, description, tuple(aliases), default)
 
 
 def float64(
@@ -138,6 +179,8 @@ def float64(
     le: float | None = None,
     quantum: str = "0.000001",
     description: str = "",
+    aliases: Iterable[str] = (),
+    default: float | Required | None = REQUIRED,
 ) -> Field:
     """A finite number.
 
@@ -148,21 +191,42 @@ def float64(
         quantum: the decimal step to which a value is rounded where it is summed, so that sums are exact and do not
             depend on the order of events: ten payments of 0.10 sum to exactly 1.0.
         description: for people.
+        aliases: names that it had in older schemas.
+        default: its value in records whose schema does not have it; null for a nullable one.
 
     >>> float64(quantum="0.010").quantum
     '0.01'
     """
-    return Field(FieldType.FLOAT64, nullable, quantum, ge, le, None, description)
+    return Field(FieldType.FLOAT64, nullable, quantum, ge, le, None, description, tuple(aliases), default)
 
 
-def boolean(*, nullable: bool = False, description: str = "") -> Field:
-    """True or false."""
-    return Field(FieldType.BOOLEAN, nullable, description=description)
+def boolean(
+    *,
+    nullable: bool = False,
+    description: str = "",
+    aliases: Iterable[str] = (),
+    default: bool | Required | None = REQUIRED,
+) -> Field:
+    """True or false.
+
+    Args:
+        nullable: whether it may be absent.
+        description: for people.
+        aliases: names that it had in older schemas.
+        default: its value in records whose schema does not have it; null for a nullable one.
+    """
+    return Field(FieldType.BOOLEAN, nullable, description=description, aliases=tuple(aliases), default=default)
 
 
-def timestamp(*, nullable: bool = False, description: str = "") -> Field:
-    """A moment, to the microsecond, in UTC."""
-    return Field(FieldType.TIMESTAMP, nullable, description=description)
+def timestamp(*, nullable: bool = False, description: str = "", aliases: Iterable[str] = ()) -> Field:
+    """A moment, to the microsecond, in UTC.
+
+    Args:
+        nullable: whether it may be absent.
+        description: for people.
+        aliases: names that it had in older schemas.
+    """
+    return Field(FieldType.TIMESTAMP, nullable, description=description, aliases=tuple(aliases))
 
 
 def describe(field: Field) -> str:
@@ -182,6 +246,48 @@ def describe(field: Field) -> str:
         if field.le is not None:
             text += f"{' and' if field.ge is not None else ' of'} at most {field.le}"
     return f"{text}, or null" if field.nullable else text
+
+
+_PYTHON = {
+    FieldType.STRING: (str,),
+    FieldType.INT64: (int,),
+    FieldType.FLOAT64: (float, int),
+    FieldType.BOOLEAN: (bool,),
+    FieldType.TIMESTAMP: (int,),
+}
+
+
+def _check_default(field: Field, subject: str) -> None:
+    aliases: tuple[object, ...] = field.aliases
+    if not all(isinstance(alias, str) and alias for alias in aliases):
+        raise DefinitionError(
+            required="aliases are names",
+            got=f"aliases={field.aliases!r} was given",
+            remedy='write aliases=["old_name"]',
+            subject=subject,
+        )
+    default = field.default
+    if default is REQUIRED:
+        return
+    if field.nullable:
+        raise DefinitionError(
+            required="a nullable field is null in records that do not have it",
+            got=f"default={default!r} was given",
+            remedy="leave the default out, or the nullability",
+            subject=subject,
+        )
+    fits = type(default) in _PYTHON[field.type]  # True is no 1 here
+    if fits and isinstance(default, int | float):
+        low = -math.inf if field.ge is None else field.ge
+        high = math.inf if field.le is None else field.le
+        fits = math.isfinite(default) and low <= default <= high
+    if not fits or (field.one_of is not None and default not in field.one_of):
+        raise DefinitionError(
+            required=f"the default of a field is {describe(field)}",
+            got=f"default={default!r} was given",
+            remedy="give a value that the field may have, or leave the default out",
+            subject=subject,
+        )
 
 
 def _normal_quantum(quantum: object, subject: str) -> str:

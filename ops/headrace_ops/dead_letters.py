@@ -23,6 +23,7 @@ from headrace_schemas.dead_letters import DeadLetter, dead_letter_topic, decode_
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.settings import Settings
 from headrace_schemas.stores.kafka import TopicReader, ensure_topics, topic_identity
+from headrace_schemas.stores.schema_registry import registry_of
 
 _AT_ONCE = 100  # letters of one transaction
 _REQUEST_S = 30.0
@@ -103,7 +104,7 @@ def still_broken(loaded: LoadedProject, letter: DeadLetter) -> str | None:
         letter.topic, np.array([letter.partition], np.int32), np.array([letter.offset], np.int64), np.array([now_us]),
         np.zeros(1, np.uint8), now_us, [letter.key], [letter.value],
     )  # fmt: skip
-    rejects = EventCodec(event, loaded.project.views).decode(raw).rejects
+    rejects = EventCodec(event, loaded.project.views, registry_of(loaded.settings)).decode(raw).rejects
     return rejects[0].reason if rejects else None
 
 

@@ -12,10 +12,12 @@ from typing import Literal
 
 import headrace as hr
 from headrace.durations import format_us
+from headrace_ops.compatibility import EventPlan, event_plan
 from headrace_schemas.dead_letters import dead_letter_topic
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.predictions import prediction_topic
 from headrace_schemas.stores import kafka, online
+from headrace_schemas.stores.schema_registry import registry_of
 
 PARTITIONS = 4
 
@@ -58,14 +60,21 @@ class Plan:
     """What `apply` would do. `gone` are registered views that are no longer declared."""
 
     topics: tuple[TopicPlan, ...]
+    events: tuple[EventPlan, ...]
     views: tuple[ViewPlan, ...]
     gone: tuple[str, ...]
 
     @property
     def changes(self) -> int:
         """How many of the parts are not as declared."""
-        changed = [topic for topic in self.topics if topic.action != "keep"]
+        changed: list[object] = [topic for topic in self.topics if topic.action != "keep"]
+        changed += [event for event in self.events if event.action != "keep"]
         return len(changed) + len([view for view in self.views if view.action != "keep"]) + len(self.gone)
+
+    @property
+    def problems(self) -> list[str]:
+        """Records that could not be read, in words; empty where every schema is compatible."""
+        return [f"event {event.event}: {problem}" for event in self.events for problem in event.problems]
 
     def advice(self) -> list[str]:
         """What to run after `apply`, in words."""
@@ -83,7 +92,7 @@ class Plan:
 
     def to_json(self) -> dict[str, object]:
         """The plan as JSON-able data."""
-        return asdict(self) | {"changes": self.changes, "advice": self.advice()}
+        return asdict(self) | {"changes": self.changes, "problems": self.problems, "advice": self.advice()}
 
 
 def plan(loaded: LoadedProject, *, partitions: int = PARTITIONS, patience_s: float = kafka.PATIENCE_S) -> Plan:
@@ -95,7 +104,7 @@ def plan(loaded: LoadedProject, *, partitions: int = PARTITIONS, patience_s: flo
         patience_s: how long a missing service is waited for.
 
     Raises:
-        ServiceUnavailable: Kafka or Redis does not answer.
+        ServiceUnavailable: Kafka, Redis or the schema registry does not answer.
     """
     settings = loaded.settings
     present = set(kafka.topic_names(settings.kafka, patience_s=patience_s))
@@ -109,6 +118,7 @@ def plan(loaded: LoadedProject, *, partitions: int = PARTITIONS, patience_s: flo
     client = online.connect(settings.redis, patience_s=patience_s)
     try:
         registered = online.registered_views(client, settings.namespace)
+        before = online.registered_events(client, settings.namespace)
     finally:
         client.close()
     declared = {view.name: view for view in loaded.project.views}
@@ -122,11 +132,13 @@ def plan(loaded: LoadedProject, *, partitions: int = PARTITIONS, patience_s: flo
         )
         for name, view in declared.items()
     )
-    return Plan(tuple(topics), views, tuple(name for name in registered if name not in declared))
+    registry = registry_of(settings)
+    events = tuple(event_plan(event, before.get(event.name), registry) for event in loaded.project.events)
+    return Plan(tuple(topics), events, views, tuple(name for name in registered if name not in declared))
 
 
 def apply(loaded: LoadedProject, wanted: Plan, *, patience_s: float = kafka.PATIENCE_S) -> None:
-    """Carry out a plan: create its topics, make its views the registered ones, make its directories.
+    """Carry out a plan: create its topics, make its events and views the registered ones.
 
     Raises:
         ServiceUnavailable: Kafka or Redis does not answer.
@@ -139,6 +151,7 @@ def apply(loaded: LoadedProject, wanted: Plan, *, patience_s: float = kafka.PATI
     client = online.connect(settings.redis, patience_s=patience_s)
     try:
         online.check_policy(client)
+        online.register_events(client, settings.namespace, loaded.project.events)
         online.register_views(client, settings.namespace, loaded.project.views)
     finally:
         client.close()

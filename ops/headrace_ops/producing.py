@@ -17,6 +17,7 @@ import polars as pl
 import headrace as hr
 from headrace.errors import NotFound, ServiceUnavailable, StoreError
 from headrace_schemas.codecs import EventCodec
+from headrace_schemas.framing import Schemas
 from headrace_schemas.stores import kafka
 
 _CHUNK = 5_000
@@ -55,6 +56,7 @@ class EventProducer:
             several partitions: their order does not matter to its features.
         reports: note in `written` (partition → offset) and `last` where the broker put the events; costs as much as encoding.
         bulk: few large batches, for events that are only waited for together; brokers and readers pay by the batch.
+        schemas: the project's schema registry, if it has one; the event's schema is registered there when it is needed.
         settings: further librdkafka settings.
     """
 
@@ -66,6 +68,7 @@ class EventProducer:
         key: str | None = None,
         reports: bool = False,
         bulk: bool = False,
+        schemas: Schemas | None = None,
         **settings: object,
     ) -> None:
         self.event = event
@@ -74,7 +77,7 @@ class EventProducer:
             raise NotFound(f"field of event {event.name!r} named", self._key, event.fields)
         if bulk:
             settings = {"linger_ms": _BULK_LINGER_MS, **settings}
-        self._encode = EventCodec(event).encode
+        self._encode = EventCodec(event, schemas=schemas).encode
         self._producer = kafka.producer(
             bootstrap,
             queue_buffering_max_messages=200_000,

@@ -20,6 +20,7 @@ from headrace_ops.producing import EventProducer, replay
 from headrace_ops.waiting import Commits, await_all
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.stores import kafka
+from headrace_schemas.stores.schema_registry import registry_of
 
 if TYPE_CHECKING:
     from headrace_training.training import TrainResult
@@ -65,7 +66,8 @@ def load_events(loaded: LoadedProject, frames: Mapping[str, pl.DataFrame], house
     began, done = time.monotonic(), 0
     total = sum(frame.height for frame in frames.values())
     for name, frame in frames.items():
-        with EventProducer(loaded.settings.kafka, loaded.project.event(name), bulk=True) as producer:
+        event, schemas = loaded.project.event(name), registry_of(loaded.settings)
+        with EventProducer(loaded.settings.kafka, event, bulk=True, schemas=schemas) as producer:
 
             def advance(what: str, sent: int, of: int, before: int = done) -> None:
                 del what, of

@@ -128,7 +128,7 @@ class AvroEncoder:
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self._what = f"Avro record {schema['name']!r}"
         # Without logical types: times are whole numbers here, and fastavro's conversions would cost ten times the encoding.
-        self._schema = fastavro.parse_schema(_physical(schema))
+        self._schema = fastavro.parse_schema(physical(schema))
 
     def encode(self, record: Mapping[str, Any]) -> bytes:
         """The datum of a record.
@@ -185,13 +185,13 @@ def _branch(avro_type: Any) -> tuple[int, Any]:
     return -1, avro_type
 
 
-def _physical(avro_type: Any) -> Any:
+def physical(avro_type: Any) -> Any:
     """A schema without its logical types."""
     if isinstance(avro_type, list):
-        return [_physical(branch) for branch in avro_type]
+        return [physical(branch) for branch in avro_type]
     if isinstance(avro_type, Mapping):
         kept = {name: part for name, part in avro_type.items() if name not in ("logicalType", "fields")}
         if "fields" in avro_type:
-            kept["fields"] = [{**field, "type": _physical(field["type"])} for field in avro_type["fields"]]
+            kept["fields"] = [{**field, "type": physical(field["type"])} for field in avro_type["fields"]]
         return kept
     return avro_type

@@ -87,7 +87,7 @@ class Reject:
     Args:
         row: its row in the raw batch.
         reason: the field, what was required, what came.
-        code: the kind of reason, for counters: ``empty``, ``undecodable``, ``null``, ``not-finite``, ``range``, ``choice``,
+        code: the kind of reason, for counters: ``empty``, ``undecodable``, ``schema``, ``json-schema``, ``null``, ``not-finite``, ``range``, ``choice``,
             ``future``, ``key``.
     """
 

@@ -7,7 +7,8 @@ which records are events and which are dead letters. What may not live here: the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -16,8 +17,9 @@ import numpy.typing as npt
 import polars as pl
 
 import headrace as hr
-from headrace.errors import ContractError
+from headrace.errors import ConfigError, ContractError
 from headrace.fields import FieldType
+from headrace.json_schema import object_schema
 from headrace_schemas.avro import AvroDecoder, AvroEncoder
 from headrace_schemas.batches import (
     Decoded,
@@ -27,8 +29,10 @@ from headrace_schemas.batches import (
     hash_values,
     meta_columns,
 )
-from headrace_schemas.columns import Columnar
 from headrace_schemas.contracts import Contract
+from headrace_schemas.evolution import EvolvedDecoder
+from headrace_schemas.framing import Decoder, FramedDecoder, Schemas, WriterSchema, framed, subject_of
+from headrace_schemas.json_schemas import ValidatingDecoder
 from headrace_schemas.jsons import JsonDecoder, JsonEncoder
 from headrace_schemas.keys import encode_keys
 
@@ -36,10 +40,6 @@ __all__ = ["Decoded", "EventCodec", "RawBatch", "Reject", "frame_columns"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-
-
-class _Decoder(Protocol):
-    def decode(self, values: Sequence[bytes]) -> Columnar: ...
 
 
 class _Encoder(Protocol):
@@ -52,17 +52,31 @@ class EventCodec:
     Args:
         event: the event.
         views: the project's feature views; those of this event add to its contract.
+        schemas: the registry of a project that has one; events in the Confluent wire format need it.
+
+    Raises:
+        ConfigError: the event needs a registry, and there is none.
     """
 
-    def __init__(self, event: hr.Event, views: Iterable[hr.FeatureView] = ()) -> None:
-        self.event = event
+    def __init__(self, event: hr.Event, views: Iterable[hr.FeatureView] = (), schemas: Schemas | None = None) -> None:
+        self.event, self._schemas = event, schemas
         self._contract = Contract(event, views)
-        self._decoder: _Decoder
+        self._own: Decoder
         self._encoder: _Encoder
         if event.format == "avro":
-            self._decoder, self._encoder = AvroDecoder(event.avro_schema), AvroEncoder(event.avro_schema)
+            self._own, self._encoder = AvroDecoder(event.avro_schema), AvroEncoder(event.avro_schema)
         else:
-            self._decoder, self._encoder = JsonDecoder(event), JsonEncoder(event)
+            self._own, self._encoder = JsonDecoder(event), JsonEncoder(event)
+        if event.json_schema is not None:
+            self._own = ValidatingDecoder(f"JSON event {event.name!r}", event.json_schema, self._own)
+        self._decoder: Decoder = self._own
+        if event.framing == "confluent":
+            if schemas is None:
+                raise ConfigError(
+                    f"event {event.name!r} is in the Confluent wire format, which needs a schema registry, but there is none; set "
+                    f"[schema_registry] url in headrace.toml, or HEADRACE_SCHEMA_REGISTRY"
+                )
+            self._decoder = FramedDecoder(event, self._decoder_of)
         self._times = tuple(name for name, field in event.fields.items() if field.type is FieldType.TIMESTAMP)
 
     def warm(self) -> None:
@@ -70,7 +84,14 @@ class EventCodec:
         from headrace.kernel.compiling import compiling_alone
 
         with compiling_alone("decoding"):
-            self._decoder.decode([])
+            self._own.decode([])
+
+    def _decoder_of(self, schema_id: int) -> Decoder:
+        """The decoder of records of a registered schema. JSON names its fields itself, so its schemas need not be known."""
+        if self.event.format == "json":
+            return self._own
+        assert self._schemas is not None
+        return EvolvedDecoder(self.event, self._schemas.schema(schema_id))
 
     def encode(self, record: Mapping[str, object]) -> bytes:
         """The bytes of a record, as a producer sends them.
@@ -81,18 +102,27 @@ class EventCodec:
         Raises:
             ContractError: a time has no zone.
             CodecError: a value does not fit its field.
+            StoreError: the registry refuses the event's schema.
+            ServiceUnavailable: the registry is away.
         """
         values = {name: record.get(name) for name in self.event.fields}
         for name in self._times:
             moment = values[name]
             if isinstance(moment, datetime):
                 values[name] = to_us(name, moment)
-        return self._encoder.encode(values)
+        value = self._encoder.encode(values)
+        if self.event.framing != "confluent":
+            return value
+        assert self._schemas is not None
+        return framed(self._schemas.register(subject_of(self.event.topic), schema_of(self.event)), value)
 
     def decode(self, raw: RawBatch) -> Decoded:
         """The rows that keep the contract, in their order, and the others with their reasons.
 
         The frame has the event's fields (times as microseconds) and the meta columns; `Reject.row` counts in `raw`.
+
+        Raises:
+            ServiceUnavailable: a record's schema is not known yet, and the registry is away.
         """
         rows = np.arange(len(raw), dtype=np.int64)
         values: list[bytes] = [value for value in raw.values if value]
@@ -102,7 +132,7 @@ class EventCodec:
             rejects += [Reject(int(row), _empty(raw.values[row]), "empty") for row in rows[~filled]]
             rows = rows[filled]
         decoded = self._decoder.decode(values)
-        rejects += [Reject(int(rows[fault.row]), fault.reason, "undecodable") for fault in decoded.faults]
+        rejects += [Reject(int(rows[fault.row]), fault.reason, fault.code) for fault in decoded.faults]
         frame, rows = decoded.frame, rows[decoded.rows]
         keeps, broken = self._contract.check(frame, rows, raw.arrival_us()[rows])
         if broken:
@@ -117,6 +147,13 @@ class EventCodec:
             return hash_packed(*encode_keys(frame, [self.event.id]))
         values = raw.values if len(rows) == len(raw) else [raw.values[row] for row in rows.tolist()]
         return hash_values([value for value in values if value])
+
+
+def schema_of(event: hr.Event) -> WriterSchema:
+    """The schema of an event's records, as it is registered."""
+    if event.format == "avro":
+        return WriterSchema("AVRO", json.dumps(event.avro_schema))
+    return WriterSchema("JSON", json.dumps(event.json_schema or object_schema(event.name, event.fields)))
 
 
 def _empty(value: bytes | None) -> str:

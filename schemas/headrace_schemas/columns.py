@@ -21,10 +21,11 @@ _LARGEST_BODY = 2**31 - 1  # positions in Arrow's string views have 32 bits
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A value that could not be decoded: its row and why."""
+    """A value that could not be decoded: its row, why, and the kind of reason."""
 
     row: int
     reason: str
+    code: str = "undecodable"
 
 
 @dataclass(slots=True)

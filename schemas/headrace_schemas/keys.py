@@ -121,6 +121,15 @@ def views_key(namespace: str) -> bytes:
     return f"{{{namespace}}}views".encode()
 
 
+def events_key(namespace: str) -> bytes:
+    """The Redis key of the namespace's registered events.
+
+    >>> events_key("flights")
+    b'{flights}events'
+    """
+    return f"{{{namespace}}}events".encode()
+
+
 def encode_key(values: Sequence[str | int]) -> bytes:
     r"""The bytes of an entity key.
 

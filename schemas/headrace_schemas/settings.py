@@ -43,6 +43,7 @@ class Settings:
         metrics_host: address on which pipelines answer Prometheus.
         metrics_port: the first worker's port for that; the next ones follow, the log writer last. 0 for none.
         cache_kb: kilobytes of states that each worker keeps for a view beside the store; more is read again when needed.
+        schema_registry: URL of the schema registry; empty for none.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Settings:
     metrics_host: str
     metrics_port: int
     cache_kb: int
+    schema_registry: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ _SETTINGS = {
     "definitions": _Setting("project", "definitions", None, "features.py"),
     "namespace": _Setting("project", "namespace", "HEADRACE_NAMESPACE", None),
     "kafka": _Setting("kafka", "bootstrap_servers", "HEADRACE_KAFKA", "localhost:9092"),
+    "schema_registry": _Setting("schema_registry", "url", "HEADRACE_SCHEMA_REGISTRY", ""),
     "redis": _Setting("redis", "url", "HEADRACE_REDIS", "redis://localhost:6379/0"),
     "log_path": _Setting("log", "path", "HEADRACE_LOG_PATH", ".headrace/log"),
     "registry_path": _Setting("registry", "path", "HEADRACE_REGISTRY_PATH", ".headrace/registry"),
@@ -123,6 +126,7 @@ def load_settings(root: Path, environ: Mapping[str, str] = os.environ) -> Settin
         name=name,
         definitions=text("definitions"),
         kafka=text("kafka"),
+        schema_registry=text("schema_registry"),
         redis=text("redis"),
         log_path=_path(root, text("log_path")),
         registry_path=_path(root, text("registry_path")),

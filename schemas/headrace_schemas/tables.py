@@ -8,12 +8,12 @@ that other tools show them as such. What may not live here: files, transactions 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 import headrace as hr
-from headrace.fields import FieldType
+from headrace.fields import REQUIRED, Default, FieldType
 
 PARTITION = "_partition"
 OFFSET = "_offset"
@@ -42,11 +42,21 @@ _STORED_TIMESTAMP = pl.Datetime("us", "UTC")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its name, its type in frames, its type in files."""
+    """One column.
+
+    Args:
+        name: its name.
+        frame: its type in frames.
+        stored: its type in files.
+        aliases: names that it has in older files.
+        default: what it is in files that are older than the column, where it is never null.
+    """
 
     name: str
     frame: pl.DataType
     stored: pl.DataType
+    aliases: tuple[str, ...] = ()
+    default: Default = None
 
     def to_stored(self) -> pl.Expr:
         """The stored form of the column of a frame."""
@@ -58,7 +68,12 @@ class Column:
         """The frame's form of the stored column."""
         if self.frame == pl.UInt64():
             return pl.col(self.name).reinterpret(signed=False)
-        return pl.col(self.name).cast(self.frame)
+        # A file has the column under one of its names, or not at all.
+        held = pl.coalesce(self.name, *self.aliases) if self.aliases else pl.col(self.name)
+        found = held.cast(self.frame)
+        return (
+            found if self.default is None else found.fill_null(pl.lit(self.default, dtype=self.frame)).alias(self.name)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +95,14 @@ class TableSchema:
 
     @property
     def stored_schema(self) -> pl.Schema:
-        """Names and types of its files."""
+        """Names and types of what is written to its files."""
         return pl.Schema({column.name: column.stored for column in self.columns})
+
+    @property
+    def held_schema(self) -> pl.Schema:
+        """Names and types of what its files may hold, those of before included."""
+        older = {alias: column.stored for column in self.columns for alias in column.aliases}
+        return pl.Schema(older | dict(self.stored_schema))
 
 
 def table_schema(name: str, own: Mapping[str, pl.DataType], timestamps: frozenset[str] = frozenset()) -> TableSchema:
@@ -102,7 +123,16 @@ def table_schema(name: str, own: Mapping[str, pl.DataType], timestamps: frozense
 def event_schema(event: hr.Event) -> TableSchema:
     """The log table of an event: its fields, and `META`."""
     timestamps = frozenset(name for name, field in event.fields.items() if field.type is FieldType.TIMESTAMP)
-    return table_schema(f"event {event.name!r}", frame_fields(event), timestamps)
+    plain = table_schema(f"event {event.name!r}", frame_fields(event), timestamps)
+    return replace(plain, columns=tuple(_evolved(column, event) for column in plain.columns))
+
+
+def _evolved(column: Column, event: hr.Event) -> Column:
+    field = event.fields.get(column.name)
+    if field is None or (not field.aliases and field.default is REQUIRED):
+        return column
+    aliases = tuple(alias for alias in field.aliases if alias not in event.fields)
+    return replace(column, aliases=aliases, default=None if field.default is REQUIRED else field.default)
 
 
 def frame_fields(event: hr.Event) -> dict[str, pl.DataType]:

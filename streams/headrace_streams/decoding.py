@@ -19,6 +19,7 @@ from headrace.layout import Layout
 from headrace.projects import Project
 from headrace.views import FeatureView
 from headrace_schemas.codecs import EventCodec, frame_columns
+from headrace_schemas.framing import Schemas
 from headrace_schemas.keys import encode_keys
 from headrace_streams.cache import Packed
 from headrace_streams.dead_letters import DeadLetterBox
@@ -48,6 +49,7 @@ class Decoder:
         shards: how many shards share the lanes.
         box: where rejects go.
         poison: records that no reader may handle.
+        schemas: the project's schema registry, if it has one.
     """
 
     def __init__(
@@ -58,11 +60,12 @@ class Decoder:
         shards: int,
         box: DeadLetterBox,
         poison: Poison,
+        schemas: Schemas | None = None,
     ) -> None:
         self._topic_ids, self._shards, self._box = topic_ids, shards, box
         self._poison = {topic: poison.get(topic_id, {}) for topic, topic_id in topic_ids.items()}
         self._events: dict[str, Event] = {view.event.topic: view.event for view in views}
-        self._codecs = {topic: EventCodec(event, project.views) for topic, event in self._events.items()}
+        self._codecs = {topic: EventCodec(event, project.views, schemas) for topic, event in self._events.items()}
         for codec in self._codecs.values():
             codec.warm()  # before the lanes are claimed, as the kernel
         self._views: dict[str, list[_View]] = {topic: [] for topic in self._events}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import polars as pl
 
@@ -18,7 +19,6 @@ from headrace_schemas.stores.lanes import Watermark
 from headrace_schemas.stores.log import LogTable
 from headrace_streams.items import Logged, Polled, Span
 from headrace_streams.journal import Journal
-from headrace_streams.source import KafkaSource
 
 _OFFSETS_AT_ONCE = 400_000  # read from disk
 _ROWS_AT_ONCE = 40_000  # folded
@@ -68,6 +68,15 @@ class History:
         return upto.next
 
 
+class Source(Protocol):
+    """What reads the topics."""
+
+    @property
+    def pause_ms(self) -> int: ...
+    def poll(self) -> Sequence[Polled]: ...
+    def close(self) -> None: ...
+
+
 class HistoryFirst:
     """A source that reads the log, where it has to, and then the topics.
 
@@ -77,7 +86,7 @@ class HistoryFirst:
         journal: where the beginning and the end are reported.
     """
 
-    def __init__(self, histories: Sequence[History], source: KafkaSource, journal: Journal) -> None:
+    def __init__(self, histories: Sequence[History], source: Source, journal: Journal) -> None:
         self._histories, self._source, self._journal = deque(histories), source, journal
         self.pause_ms = source.pause_ms
         self._rows = 0

@@ -18,6 +18,7 @@ import polars as pl
 from headrace.events import Event
 from headrace_schemas.batches import Decoded, RawBatch
 from headrace_schemas.codecs import EventCodec
+from headrace_schemas.framing import Schemas
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.predictions import PredictionCodec, prediction_topic
 from headrace_schemas.stores.kafka import (
@@ -30,6 +31,7 @@ from headrace_schemas.stores.kafka import (
 )
 from headrace_schemas.stores.lanes import LaneRecord, Watermark
 from headrace_schemas.stores.log import Compacted, LogTable, event_log, prediction_log
+from headrace_schemas.stores.schema_registry import registry_of
 from headrace_schemas.stores.upkeep import Upkeep
 from headrace_streams.dead_letters import DeadLetterBox
 from headrace_streams.errors import STOPPED
@@ -40,6 +42,7 @@ from headrace_streams.metrics import SourceMetrics, serve_metrics
 from headrace_streams.poison import SURE, CarefulSource, PlaceFile, Poison, read_poison, sift, stands_still
 from headrace_streams.preparing import check_marks
 from headrace_streams.pulse import Pulse
+from headrace_streams.schemas_known import schemas_known
 from headrace_streams.source import Assignment, KafkaSource
 from headrace_streams.starts import TopicFacts, start_positions
 
@@ -182,15 +185,23 @@ class LogDecoder:
         topic_ids: the broker's id of each topic.
         box: where rejects go that the feature pipeline does not see.
         poison: records that no reader may handle.
+        schemas: the project's schema registry, if it has one.
     """
 
-    def __init__(self, loaded: LoadedProject, topic_ids: Mapping[str, str], box: DeadLetterBox, poison: Poison) -> None:
+    def __init__(
+        self,
+        loaded: LoadedProject,
+        topic_ids: Mapping[str, str],
+        box: DeadLetterBox,
+        poison: Poison,
+        schemas: Schemas | None = None,
+    ) -> None:
         project = loaded.project
         self._topic_ids, self._box = topic_ids, box
         self.learn(poison)
         # The contract of every view counts here too, so that the log holds exactly the events that states can hold.
         self._decoders: dict[str, Callable[[RawBatch], Decoded]] = {
-            event.topic: EventCodec(event, project.views).decode for event in project.events
+            event.topic: EventCodec(event, project.views, schemas).decode for event in project.events
         }
         self._decoders[prediction_topic(loaded.settings.namespace)] = PredictionCodec().decode_batch
         self._elsewhere = {view.event.topic for view in project.views}
@@ -256,7 +267,8 @@ def run_log_writer(
     topics = {a.topic: TopicStart(a.identity.topic_id, a.identity.partitions, a.starts, a.firsts) for a in assignments}
     box = DeadLetterBox(settings.kafka, settings.namespace, journal, waiting=pulse.beat)
     ids = {topic: identity.topic_id for topic, identity in identities.items()}
-    decoder = LogDecoder(loaded, ids, box, {})
+    registry = registry_of(settings)
+    decoder = LogDecoder(loaded, ids, box, {}, registry)
 
     def sweep() -> None:
         poison = read_poison(settings)
@@ -267,12 +279,13 @@ def run_log_writer(
 
     sweep()
     source = KafkaSource(settings.kafka, assignments, journal, pause_ms=_PAUSE_MS)
-    parts = Parts(0, 1, Opening(0, 1, topics), source, decoder.decode, LogSink(tables, journal, pace, sweep=sweep))
+    known = schemas_known(source, events, registry, journal)
+    parts = Parts(0, 1, Opening(0, 1, topics), known, decoder.decode, LogSink(tables, journal, pace, sweep=sweep))
     stuck = stands_still(settings, "log", 0, starts)
     if careful == SURE or (careful and stuck):
         handling = PlaceFile(settings, "log", 0).open()
         handling.begins(ids)
-        parts = replace(parts, poller=CarefulSource(source, handling), decode=handling.decoding(parts.decode))
+        parts = replace(parts, poller=CarefulSource(known, handling), decode=handling.decoding(parts.decode))
         journal.note("careful", worker=0)
     try:
         with serve_metrics(settings, settings.workers, SourceMetrics(source, box, "headrace_log")):

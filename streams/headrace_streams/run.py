@@ -14,6 +14,7 @@ from headrace_schemas.keys import ViewKeys
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.settings import Settings
 from headrace_schemas.stores.log import event_log
+from headrace_schemas.stores.schema_registry import registry_of
 from headrace_schemas.stores.topology import parse_topology
 from headrace_streams import cache
 from headrace_streams.claims import Claimant
@@ -30,6 +31,7 @@ from headrace_streams.patience import Patience
 from headrace_streams.poison import SURE, CarefulSource, NamedSink, PlaceFile, read_poison, stands_still
 from headrace_streams.preparing import Prepared, prepare_stream
 from headrace_streams.pulse import Pulse
+from headrace_streams.schemas_known import schemas_known
 from headrace_streams.source import KafkaSource
 from headrace_streams.writer import ShardWriter
 
@@ -142,12 +144,14 @@ def _parts(
     box = DeadLetterBox(
         settings.kafka, settings.namespace, journal, outage_s=outage_s, waiting=options.patience.waiting
     )
-    decoder = Decoder(loaded.project, prepared.views, ids, workers, box, read_poison(settings))
+    registry = registry_of(settings)
+    decoder = Decoder(loaded.project, prepared.views, ids, workers, box, read_poison(settings), registry)
     source = KafkaSource(
         settings.kafka, prepared.assignments, journal,
         most=options.most_records, watch_s=options.watch_s, outage_s=outage_s,
     )  # fmt: skip
-    poller = HistoryFirst(_histories(loaded, prepared), source, journal)
+    known = schemas_known(source, loaded.project.events, registry, journal, outage_s=outage_s)
+    poller = HistoryFirst(_histories(loaded, prepared), known, journal)
     parts = Parts(worker, workers, Opening(worker, workers, topics), poller, decoder.decode, writer)
     return parts, SourceMetrics(source, box), WorkerMetrics(folders, writer.flusher)
 

@@ -45,6 +45,8 @@ def test_every_key_of_the_file_is_read(tmp_path: Path) -> None:
         namespace = "flights.prod"
         [kafka]
         bootstrap_servers = "a:1,b:2"
+        [schema_registry]
+        url = "http://d:8081"
         [redis]
         url = "redis://c:3/1"
         [log]
@@ -80,6 +82,7 @@ def test_every_key_of_the_file_is_read(tmp_path: Path) -> None:
         metrics_host="0.0.0.0",
         metrics_port=9100,
         cache_kb=64,
+        schema_registry="http://d:8081",
     )
 
 

@@ -52,12 +52,14 @@ def command(
     from headrace_ops.producing import EventProducer, replay
     from headrace_ops.waiting import Commits, ends_of
     from headrace_schemas.stores.kafka import topic_identity
+    from headrace_schemas.stores.schema_registry import registry_of
 
     loaded = load(project)
     declared = loaded.project.event(event)
     frame = conform(read_file(file), declared, source=str(file))
     topic_identity(loaded.settings.kafka, declared.topic)
     settings: dict[str, Any] = {"key": key, "bulk": rate is None and speed is None, "reports": wait is not None}
+    settings["schemas"] = registry_of(loaded.settings)
     with progress() as advance, EventProducer(loaded.settings.kafka, declared, **settings) as producer:
         sent = replay(producer, frame, rate=rate, speed=speed, progress=advance)
     answer = {"event": event, "topic": declared.topic, "events": sent.events, "seconds": sent.seconds}

@@ -27,6 +27,7 @@ from headrace_ops.waiting import Commits, ends_of
 from headrace_schemas.keys import encode_key
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.stores import online
+from headrace_schemas.stores.schema_registry import registry_of
 
 MINUTE_US = 60_000_000
 _CLIENTS = 4
@@ -76,7 +77,9 @@ class Player:
         self._events = {event.name: event for event in loaded.project.events}
         self._ends = {name: dict(end) for name, end in ends.items()}
         self._producers = {
-            name: EventProducer(loaded.settings.kafka, event, reports=True, linger_ms=0)
+            name: EventProducer(
+                loaded.settings.kafka, event, reports=True, schemas=registry_of(loaded.settings), linger_ms=0
+            )
             for name, event in self._events.items()
         }
         self._services = [Service(url) for _ in range(_CLIENTS)]

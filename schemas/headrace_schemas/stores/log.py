@@ -160,7 +160,7 @@ class LogTable:
             return pl.LazyFrame(schema=self.schema.frame_schema)
         stored = pl.scan_parquet(
             files,
-            schema=self.schema.stored_schema,
+            schema=self.schema.held_schema,
             hive_partitioning=True,
             # Directories above the table may look like partitions as well, and polars wants to be told of them.
             hive_schema={PARTITION: pl.Int32(), **dict.fromkeys(_hive_names(self.path), pl.String())},

@@ -22,12 +22,13 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from headrace.errors import CodecError, ConfigError, ServiceUnavailable, StoreError
-from headrace_schemas.keys import KeyedView, ViewKeys, views_key
+from headrace_schemas.keys import KeyedView, ViewKeys, events_key, views_key
 from headrace_schemas.stores.async_online import AsyncOnlineReader
 from headrace_schemas.stores.lanes import LaneRecord, lowest
 from headrace_schemas.stores.topology import Cluster, Sentinels, Topology, parse_topology
 
 if TYPE_CHECKING:
+    from headrace.events import Event
     from headrace.kernel import States
     from headrace.views import FeatureView
 
@@ -42,7 +43,9 @@ __all__ = [
     "lane_records",
     "progress",
     "progress_fields",
+    "register_events",
     "register_views",
+    "registered_events",
     "registered_views",
 ]
 
@@ -216,6 +219,46 @@ def registered_views(client: redis.Redis, namespace: str) -> dict[str, Registere
         return {name.decode(): RegisteredView(**json.loads(value)) for name, value in sorted(found.items())}
     except (TypeError, ValueError) as error:
         raise CodecError(f"registered views of namespace {namespace!r}", str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredEvent:
+    """An event as it was last applied: how its records on the topic are encoded.
+
+    Attributes:
+        name: of the event.
+        topic: its topic.
+        format: ``avro`` or ``json``.
+        framing: ``none`` or ``confluent``.
+        avro_schema: the record schema of its fields.
+    """
+
+    name: str
+    topic: str
+    format: str
+    framing: str
+    avro_schema: Mapping[str, object]
+
+    @classmethod
+    def of(cls, event: Event) -> RegisteredEvent:
+        """What is registered of an event."""
+        return cls(event.name, event.topic, event.format, event.framing, event.avro_schema)
+
+
+def register_events(client: redis.Redis, namespace: str, events: Iterable[Event]) -> None:
+    """Remember how records of these events are encoded."""
+    fields: dict[Any, Any] = {e.name: json.dumps(asdict(RegisteredEvent.of(e)), sort_keys=True) for e in events}
+    if fields:
+        client.hset(events_key(namespace), mapping=fields)
+
+
+def registered_events(client: redis.Redis, namespace: str) -> dict[str, RegisteredEvent]:
+    """The registered events of the namespace, by name."""
+    found = cast("Mapping[bytes, bytes]", client.hgetall(events_key(namespace)))
+    try:
+        return {name.decode(): RegisteredEvent(**json.loads(value)) for name, value in sorted(found.items())}
+    except (TypeError, ValueError) as error:
+        raise CodecError(f"registered events of namespace {namespace!r}", str(error)) from None
 
 
 # --- how far a view has come -----------------------------------------------------------------------------------------
