@@ -14,6 +14,7 @@ DEMO := $(VENV)/.installed-demo-$(VERSION)
 DEV := $(VENV)/.installed-dev-$(VERSION)
 KAFKA_VERSION := 4.1.0
 KAFKA := .cache/kafka/$(KAFKA_VERSION)
+PEERS := .cache/peers
 APICURIO_VERSION := 2.6.13.Final
 APICURIO := .cache/apicurio/$(APICURIO_VERSION)
 
@@ -74,6 +75,13 @@ reference: $(DEV) ## the reference, made of the docstrings, as a page: build/ref
 
 bench: $(DEMO) ## the numbers, each with its floor or peer in the same run
 	@$(BIN)/python -m ops.benchmarks $(ARGS)
+
+.PHONY: bench-peers peers
+bench-peers: $(DEMO) $(KAFKA)/.complete peers ## Headrace beside Flink, Kafka Streams, Pathway, Quix Streams and Bytewax (45 min)
+	@$(BIN)/python -m ops.benchmarks.peers $(ARGS)
+
+peers: $(DEMO) ## fetch the peers, each into an environment of its own (some need Java 17 with its compiler, and Maven)
+	@sh ops/benchmarks/peers/fetch.sh $(BIN)/python $(PEERS)
 
 .PHONY: clean
 clean: ## remove everything that these commands made

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ops.benchmarks.report import Row, machine, options, table
 
-BENCHMARKS = ("kernel", "decode", "stream", "exactly_once", "serving", "dataset")
+BENCHMARKS = ("kernel", "decode", "stream", "exactly_once", "serving", "dataset", "peers")
+LESS = {"peers": ["--rounds", "1", "--seconds", "10"]}  # `make bench-peers` takes the time that it needs
 
 
 def main() -> int:
@@ -22,7 +23,7 @@ def main() -> int:
         for name in BENCHMARKS:
             print(f"\n== {name} ==", flush=True)
             file = Path(scratch) / f"{name}.json"
-            command = [sys.executable, "-m", f"ops.benchmarks.{name}", "--json", str(file)]
+            command = [sys.executable, "-m", f"ops.benchmarks.{name}", "--json", str(file), *LESS.get(name, [])]
             done = subprocess.run([*command, "--quick"] if chosen.quick else command, check=False)
             if done.returncode != 0:
                 failed.append(name)

@@ -13,7 +13,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ DAYS = 14
 FROM_US = 1_700_000_000_000_000
 CARDS, MERCHANTS, DEVICES = 100_000, 5_000, 50_000
 PATIENCE_S = 120.0
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def main() -> int:
@@ -61,13 +63,11 @@ def main() -> int:
 @contextmanager
 def services() -> Iterator[dict[str, str]]:
     """The embedded stack on the second core, and the environment that leads a project to it."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     with tempfile.TemporaryDirectory() as scratch, EmbeddedStack(Path(scratch)) as stack:
-        if len(cores) > 1:
-            os.sched_setaffinity(stack.broker.pid, {cores[-1]})
+        if len(CORES) > 1:
             for pid in (stack.broker.pid, stack.redis.pid):
                 for task in Path(f"/proc/{pid}/task").iterdir():
-                    os.sched_setaffinity(int(task.name), {cores[-1]})
+                    os.sched_setaffinity(int(task.name), {CORES[-1]})
         yield {
             **os.environ,
             "HEADRACE_KAFKA": stack.addresses.kafka,
@@ -91,18 +91,15 @@ def produce(loaded: LoadedProject, events: int, keys: str, *, cards: int = CARDS
     kafka.ensure_topics(loaded.settings.kafka, {event.topic: PARTITIONS})
     codec = EventCodec(event)
     producer = kafka.producer(loaded.settings.kafka, linger_ms=20, queue_buffering_max_messages=1_000_000)
-    rng = np.random.default_rng(7)
-    card_of, merchants, devices = (draw(rng, keys, n, events) for n in (cards, MERCHANTS, DEVICES))
-    step_us = DAYS * 86_400_000_000 // events
-    amounts = rng.gamma(2.0, 30.0, events).round(2)
+    drawn = payments(events, keys, cards=cards)
     for i in range(events):
-        card = f"card{card_of[i]:07d}"
+        card = card_name(drawn.card[i])
         record = {
             "card": card,
-            "merchant": f"m{merchants[i]:05d}",
-            "device": f"d{devices[i]:05d}",
-            "paid_at": FROM_US + i * step_us,
-            "amount": float(amounts[i]),
+            "merchant": f"m{drawn.merchant[i]:05d}",
+            "device": f"d{drawn.device[i]:05d}",
+            "paid_at": int(drawn.paid_at_us[i]),
+            "amount": float(drawn.amount[i]),
         }
         producer.produce(event.topic, codec.encode(record), card.encode())
         if not i % 1024:
@@ -112,6 +109,31 @@ def produce(loaded: LoadedProject, events: int, keys: str, *, cards: int = CARDS
     if producer.flush(60) != 0:
         raise SystemExit("the broker did not take all events within 60 s")
     print(f"\r{keys}: {events:,} events produced{' ' * 20}", file=sys.stderr)
+
+
+@dataclass(frozen=True, slots=True)
+class Payments:
+    """What is on the topic, column by column, in event-time order."""
+
+    card: npt.NDArray[np.int64]
+    merchant: npt.NDArray[np.int64]
+    device: npt.NDArray[np.int64]
+    paid_at_us: npt.NDArray[np.int64]
+    amount: npt.NDArray[np.float64]
+
+
+def payments(events: int, keys: str, *, cards: int = CARDS) -> Payments:
+    """The events that `produce` puts on the topic: the same arguments, the same events."""
+    rng = np.random.default_rng(7)
+    card, merchant, device = (draw(rng, keys, n, events) for n in (cards, MERCHANTS, DEVICES))
+    step_us = DAYS * 86_400_000_000 // events
+    amount = rng.gamma(2.0, 30.0, events).round(2)
+    return Payments(card, merchant, device, FROM_US + np.arange(events) * step_us, amount)
+
+
+def card_name(number: int) -> str:
+    """A card as its events name it."""
+    return f"card{number:07d}"
 
 
 def draw(rng: np.random.Generator, keys: str, distinct: int, n: int) -> npt.NDArray[np.int64]:
@@ -129,6 +151,7 @@ def consume_and_decode(loaded: LoadedProject, events: int) -> float:
     """Events per second of the floor."""
     event = loaded.project.event("payments")
     codec = EventCodec(event, loaded.project.views)
+    codec.warm()
     decoded = 0
     with kafka.TopicReader(loaded.settings.kafka, event.topic) as reader, on_first_core():
         reader.read(1, 10)  # the connection is up
@@ -183,11 +206,18 @@ def on_first_core() -> Iterator[None]:
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
+    _all_threads_on({CORES[0]})
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        _all_threads_on(before)
+
+
+def _all_threads_on(cores: set[int]) -> None:
+    """Children are started by a thread of their own, and inherit its cores, not the caller's."""
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(int(task.name), cores)
 
 
 if __name__ == "__main__":
