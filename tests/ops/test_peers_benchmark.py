@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import subprocess
 from dataclasses import replace
@@ -203,3 +204,15 @@ def test_fetching_an_unknown_peer_says_so(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr == "no peer is called 'spark'\n"
+
+
+def test_the_published_measurement_is_the_one_in_the_page() -> None:
+    """The page, the JSON and the picture are written together."""
+    docs = HERE.parent.parent.parent / "docs"
+    published = json.loads((docs / "benchmarks-peers.json").read_text())
+    page = (docs / "benchmarks.md").read_text()
+    for note in published["notes"]:
+        assert note in page
+    for line in published["lines"]:
+        assert line["contender"].partition(": ")[2] in page
+    assert (docs / "benchmarks-peers.svg").exists()

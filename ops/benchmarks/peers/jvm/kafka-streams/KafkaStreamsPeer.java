@@ -27,7 +27,7 @@ import org.apache.kafka.streams.state.WindowStore;
 /**
  * Kafka Streams, one thread, a commit each second. `tiles`, `tiles-eos` and `tiles-later`: a processor written by hand over an
  * in-memory store with a changelog; the last is exactly once too, and writes a card's features at most every 100 ms.
- * `tumbling` and `hopping`: its own windows.
+ * `tumbling` and `hopping`: its own windows, in memory with changelogs too.
  */
 public final class KafkaStreamsPeer {
     private static final Duration FLUSH = Duration.ofMillis(10);
@@ -134,10 +134,9 @@ public final class KafkaStreamsPeer {
             if (Workload.is("hopping")) windows = windows.advanceBy(Duration.ofMillis(Workload.TILES[w] / 1000));
             long advance = windows.advanceMs;
             Materialized<String, Aggregate, WindowStore<Bytes, byte[]>> store = Materialized
-                .<String, Aggregate, WindowStore<Bytes, byte[]>>as("window" + w)
+                .<String, Aggregate>as(Stores.inMemoryWindowStore("window" + w, length, length, false))
                 .withKeySerde(Serdes.String())
                 .withValueSerde(aggregates())
-                .withRetention(length)
                 .withCachingEnabled();
             grouped.windowedBy(windows)
                 .aggregate(Aggregate::new, (card, payment, found) -> found.add(payment.amount), store)
