@@ -76,7 +76,16 @@ reference: $(DEV) ## the reference, made of the docstrings, as a page: build/ref
 bench: $(DEMO) ## the numbers, each with its floor or peer in the same run
 	@$(BIN)/python -m ops.benchmarks $(ARGS)
 
-.PHONY: bench-peers peers
+.PHONY: bench-quick bench-peers bench-serving bench-training peers
+bench-quick: $(DEMO) ## some minutes of it, without the peers: did a ratio fall?
+	@$(BIN)/python -m ops.benchmarks --quick $(ARGS)
+
+bench-serving: $(DEV) ## predictions and features beside Feast, MLServer and BentoML (5 min)
+	@$(BIN)/python -m ops.benchmarks.peers.serving $(ARGS)
+
+bench-training: $(DEV) ## datasets beside DuckDB, Polars and Feast (10 min)
+	@$(BIN)/python -m ops.benchmarks.peers.training $(ARGS)
+
 bench-peers: $(DEMO) $(KAFKA)/.complete peers ## Headrace beside Flink, Kafka Streams, Pathway, Quix Streams and Bytewax (45 min)
 	@$(BIN)/python -m ops.benchmarks.peers $(ARGS)
 

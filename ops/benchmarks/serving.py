@@ -134,8 +134,8 @@ def fill(loaded: LoadedProject, model: hr.Model) -> npt.NDArray[np.int64]:
     rng = np.random.default_rng(1)
     sizes: list[int] = []
     with redis.Redis.from_url(loaded.settings.redis) as client:
-        for lookup, prefix in zip(model.lookups, "cmd", strict=True):
-            view = lookup.view
+        views = [lookup.view for lookup in model.lookups] + [loaded.project.view("wide")]
+        for view, prefix in zip(views, "cmdc", strict=True):
             # Half of all events belong to a tenth of the entities: both forms of state are read.
             entity = np.where(
                 rng.random(EVENTS) < 0.5, rng.integers(0, ENTITIES // 10, EVENTS), rng.integers(0, ENTITIES, EVENTS)

@@ -44,6 +44,7 @@ class Settings:
         metrics_port: the first worker's port for that; the next ones follow, the log writer last. 0 for none.
         cache_kb: kilobytes of states that each worker keeps for a view beside the store; more is read again when needed.
         schema_registry: URL of the schema registry; empty for none.
+        log_keep_days: days after their arrival for which rows stay in the log; 0 for ever.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Settings:
     metrics_port: int
     cache_kb: int
     schema_registry: str = ""
+    log_keep_days: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ _SETTINGS = {
     "schema_registry": _Setting("schema_registry", "url", "HEADRACE_SCHEMA_REGISTRY", ""),
     "redis": _Setting("redis", "url", "HEADRACE_REDIS", "redis://localhost:6379/0"),
     "log_path": _Setting("log", "path", "HEADRACE_LOG_PATH", ".headrace/log"),
+    "log_keep_days": _Setting("log", "keep_days", "HEADRACE_LOG_KEEP_DAYS", 0),
     "registry_path": _Setting("registry", "path", "HEADRACE_REGISTRY_PATH", ".headrace/registry"),
     "run_path": _Setting("run", "path", "HEADRACE_RUN_PATH", ".headrace/run"),
     "host": _Setting("serving", "host", "HEADRACE_HOST", "127.0.0.1"),
@@ -127,6 +130,7 @@ def load_settings(root: Path, environ: Mapping[str, str] = os.environ) -> Settin
         definitions=text("definitions"),
         kafka=text("kafka"),
         schema_registry=text("schema_registry"),
+        log_keep_days=_integer(*found["log_keep_days"], default=_SETTINGS["log_keep_days"].default, low=0, high=36_500),
         redis=text("redis"),
         log_path=_path(root, text("log_path")),
         registry_path=_path(root, text("registry_path")),

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from headrace import kernel
@@ -19,6 +20,7 @@ from headrace.layout import Layout
 from headrace.projects import Project
 from headrace.views import FeatureView
 from headrace_schemas.codecs import EventCodec, frame_columns
+from headrace_schemas.forgotten import Forgotten, Sieve
 from headrace_schemas.framing import Schemas
 from headrace_schemas.keys import encode_keys
 from headrace_streams.cache import Packed
@@ -37,6 +39,16 @@ class _View:
     layout: Layout
     columns: tuple[str, ...]
     key_fields: tuple[str, ...]
+    sieve: Sieve | None
+
+
+def forgotten_rows(sieve: Sieve, keys: Packed, frame: pl.DataFrame) -> npt.NDArray[np.bool_] | None:
+    """Which rows are forgotten events of the entities that `keys` name; None where none is."""
+    partition, offset = frame["_partition"].to_numpy(), frame["_offset"].to_numpy()
+    if not sieve.may_hold(partition, offset):
+        return None
+    gone = sieve.forgotten(kernel.hash_keys(keys.data, keys.offsets), partition, offset)
+    return gone if gone.any() else None
 
 
 class Decoder:
@@ -50,6 +62,7 @@ class Decoder:
         box: where rejects go.
         poison: records that no reader may handle.
         schemas: the project's schema registry, if it has one.
+        forgotten: the forgotten-list.
     """
 
     def __init__(
@@ -61,6 +74,7 @@ class Decoder:
         box: DeadLetterBox,
         poison: Poison,
         schemas: Schemas | None = None,
+        forgotten: Sequence[Forgotten] = (),
     ) -> None:
         self._topic_ids, self._shards, self._box = topic_ids, shards, box
         self._poison = {topic: poison.get(topic_id, {}) for topic, topic_id in topic_ids.items()}
@@ -70,8 +84,9 @@ class Decoder:
             codec.warm()  # before the lanes are claimed, as the kernel
         self._views: dict[str, list[_View]] = {topic: [] for topic in self._events}
         for place, view in enumerate(views):
-            resolved = _View(place, view, Layout.of(view), view.columns, view.key_fields)
-            self._views[view.event.topic].append(resolved)
+            topic = view.event.topic
+            sieve = Sieve.of(forgotten, view.entity.name, topic_ids[topic])
+            self._views[topic].append(_View(place, view, Layout.of(view), view.columns, view.key_fields, sieve))
 
     def decode(self, batch: Polled | Logged) -> list[tuple[int, Slice]]:
         """What each shard has to fold; every shard gets the ranges, with rows or without.
@@ -95,6 +110,11 @@ class Decoder:
 
     def _slices(self, view: _View, spans: tuple[Span, ...], frame: pl.DataFrame) -> list[tuple[int, Slice]]:
         keys = Packed(*encode_keys(frame, view.key_fields))
+        if view.sieve is not None:
+            gone = forgotten_rows(view.sieve, keys, frame)
+            if gone is not None:
+                frame = frame.filter(pl.Series(~gone))
+                keys = take_keys(keys, np.flatnonzero(~gone))
         events = kernel.prepare(
             view.layout,
             frame_columns(frame, view.view.event, view.columns),

@@ -30,16 +30,16 @@ FINAL = frozenset({STOPPED, WRONG_SETTINGS, FENCED, IDENTITY})
 class RestartNeeded(HeadraceError):  # noqa: N818  (it reads as a sentence where it is raised)
     """The worker group has to start anew, for example because a topic has more partitions now.
 
-    >>> print(RestartNeeded("topic 'flights.departures' grew from 2 to 4 partitions"))
+    >>> print(RestartNeeded("topic 'flights.departures' grew from 2 to 4 partitions", "read them"))
     topic 'flights.departures' grew from 2 to 4 partitions; the worker group starts again to read them
     """
 
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(f"{reason}; the worker group starts again to read them")
+    def __init__(self, reason: str, purpose: str) -> None:
+        self.reason, self.purpose = reason, purpose
+        super().__init__(f"{reason}; the worker group starts again to {purpose}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return RestartNeeded, (self.reason,)
+        return RestartNeeded, (self.reason, self.purpose)
 
 
 class GroupBroken(HeadraceError):  # noqa: N818  (it reads as a sentence where it is raised)

@@ -86,7 +86,9 @@ class Auditor:
             if partitions < identity.partitions:
                 raise IdentityError(topic, f"{identity.partitions} partitions", f"{partitions}", AGAIN)
             if partitions > identity.partitions:
-                raise RestartNeeded(f"topic {topic!r} grew from {identity.partitions} to {partitions} partitions")
+                raise RestartNeeded(
+                    f"topic {topic!r} grew from {identity.partitions} to {partitions} partitions", "read them"
+                )
 
     def _trouble(self, topic: str, identity: TopicIdentity, error: Exception) -> HeadraceError:
         code = error.args[0].code() if isinstance(error, KafkaException) else None
@@ -171,6 +173,7 @@ class Watch:
         reached: tells how far the reader has come now; called from the background.
         every_s: time between checks.
         outage_s: how long the broker may be away before that is an error.
+        also: something more to check.
     """
 
     def __init__(
@@ -181,7 +184,9 @@ class Watch:
         *,
         every_s: float = 3.0,
         outage_s: float = 60.0,
+        also: Callable[[], None] = lambda: None,
     ) -> None:
+        self._also = also
         self._auditor = Auditor(bootstrap)
         self._known, self._reached = known, reached
         self._every_s, self._outage_s = every_s, outage_s
@@ -226,6 +231,7 @@ class Watch:
 
     def _check_all(self) -> None:
         self._auditor.check_topics(self._known)
+        self._also()
         for reached in self._reached():
             if self._stop.is_set():
                 break

@@ -21,6 +21,7 @@ from headrace_schemas.codecs import EventCodec
 from headrace_schemas.framing import Schemas
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.predictions import PredictionCodec, prediction_topic
+from headrace_schemas.stores.forgotten import read_forgotten
 from headrace_schemas.stores.kafka import (
     TopicIdentity,
     end_offsets,
@@ -38,6 +39,7 @@ from headrace_streams.errors import STOPPED
 from headrace_streams.flow import Course, Parts, run_flow
 from headrace_streams.items import Opening, Polled, Span, Stop, Tick, TopicStart
 from headrace_streams.journal import Journal
+from headrace_streams.log_forgetting import LogForgetting
 from headrace_streams.metrics import SourceMetrics, serve_metrics
 from headrace_streams.poison import SURE, CarefulSource, PlaceFile, Poison, read_poison, sift, stands_still
 from headrace_streams.preparing import check_marks
@@ -47,6 +49,7 @@ from headrace_streams.source import Assignment, KafkaSource
 from headrace_streams.starts import TopicFacts, start_positions
 
 _SWEEP_S = 15.0  # between looks at what was found to be poison elsewhere
+_RETAIN_S, _DAY_US = 3600.0, 86_400_000_000
 _PAUSE_MS = 50  # nobody reads the log within milliseconds, and looking at the broker costs both sides
 
 
@@ -186,6 +189,7 @@ class LogDecoder:
         box: where rejects go that the feature pipeline does not see.
         poison: records that no reader may handle.
         schemas: the project's schema registry, if it has one.
+        keep: the rows of a topic that may be written.
     """
 
     def __init__(
@@ -195,7 +199,9 @@ class LogDecoder:
         box: DeadLetterBox,
         poison: Poison,
         schemas: Schemas | None = None,
+        keep: Callable[[str, pl.DataFrame], pl.DataFrame] = lambda _, frame: frame,
     ) -> None:
+        self._keep = keep
         project = loaded.project
         self._topic_ids, self._box = topic_ids, box
         self.learn(poison)
@@ -218,7 +224,7 @@ class LogDecoder:
         if topic not in self._elsewhere:
             self._box.write(polled.raw, self._topic_ids[topic], poisoned)
             self._box.write(raw, self._topic_ids[topic], decoded.rejects)
-        return [(0, Rows(topic, decoded.frame, polled.spans))]
+        return [(0, Rows(topic, self._keep(topic, decoded.frame), polled.spans))]
 
 
 def run_log_writer(
@@ -268,9 +274,22 @@ def run_log_writer(
     box = DeadLetterBox(settings.kafka, settings.namespace, journal, waiting=pulse.beat)
     ids = {topic: identity.topic_id for topic, identity in identities.items()}
     registry = registry_of(settings)
-    decoder = LogDecoder(loaded, ids, box, {}, registry)
+    forgetting = LogForgetting(loaded.project, tables, ids, predictions)
+    decoder = LogDecoder(loaded, ids, box, {}, registry, forgetting.keep)
+
+    retained_s = float("-inf")
 
     def sweep() -> None:
+        nonlocal retained_s
+        if settings.log_keep_days and time.monotonic() - retained_s > _RETAIN_S:
+            retained_s = time.monotonic()
+            since_us = time.time_ns() // 1000 - settings.log_keep_days * _DAY_US
+            for table in tables.values():
+                if expired := table.retain(since_us):
+                    journal.note("log-expired", table=table.schema.name, rows=expired)
+        forgetting.learn(read_forgotten(settings))
+        for topic, rows in forgetting.sweep().items():
+            journal.note("log-forgotten", table=tables[topic].schema.name, rows=rows)
         poison = read_poison(settings)
         decoder.learn(poison)
         for topic, table in tables.items():

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from headrace import kernel
+from headrace_schemas.forgotten import Forgotten
 from headrace_schemas.keys import ViewKeys
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.settings import Settings
+from headrace_schemas.stores.forgotten import read_forgotten
 from headrace_schemas.stores.log import event_log
 from headrace_schemas.stores.schema_registry import registry_of
 from headrace_schemas.stores.topology import parse_topology
@@ -23,6 +25,7 @@ from headrace_streams.decoding import Decoder
 from headrace_streams.errors import STOPPED
 from headrace_streams.flow import Course, Parts, run_flow
 from headrace_streams.folding import ViewFolder
+from headrace_streams.forgetting import forget_entities, longer_list
 from headrace_streams.history import History, HistoryFirst
 from headrace_streams.items import Opening, TopicStart
 from headrace_streams.journal import Journal
@@ -94,12 +97,23 @@ def run_stream(
     # Before the lanes are claimed: the first time on a machine takes longer than an owner may be silent.
     kernel.warm(folding_only=True)
     cache.warm()
+    claimant, forgotten = claimant or Claimant(), read_forgotten(loaded.settings)
+    forget_entities(
+        loaded.settings,
+        loaded.project.views,
+        forgotten,
+        claimant,
+        options.patience,
+        journal,
+        worker=worker,
+        workers=workers,
+    )
     prepared = prepare_stream(loaded, worker, workers)
     starts = {a.topic: {p: mark.next for p, mark in a.starts.items()} for a in prepared.assignments}
     views = [view.name for view in prepared.views]
     journal.note("starting", worker=worker, workers=workers, views=views, starts=starts)
     parts, source_metrics, worker_metrics = _parts(
-        loaded, prepared, worker, workers, options, journal, claimant or Claimant()
+        loaded, prepared, worker, workers, options, journal, claimant, forgotten
     )
     stuck = stands_still(loaded.settings, "stream", worker, starts)
     if careful == SURE or (careful and stuck):
@@ -124,6 +138,7 @@ def _parts(
     options: StreamOptions,
     journal: Journal,
     claimant: Claimant,
+    forgotten: Sequence[Forgotten],
 ) -> tuple[Parts, SourceMetrics, WorkerMetrics]:
     settings, outage_s = loaded.settings, options.patience.outage_s
     cache_bytes = settings.cache_kb * 1024 // len(prepared.views)
@@ -145,10 +160,11 @@ def _parts(
         settings.kafka, settings.namespace, journal, outage_s=outage_s, waiting=options.patience.waiting
     )
     registry = registry_of(settings)
-    decoder = Decoder(loaded.project, prepared.views, ids, workers, box, read_poison(settings), registry)
+    decoder = Decoder(loaded.project, prepared.views, ids, workers, box, read_poison(settings), registry, forgotten)
     source = KafkaSource(
         settings.kafka, prepared.assignments, journal,
         most=options.most_records, watch_s=options.watch_s, outage_s=outage_s,
+        also=longer_list(settings, len(forgotten), every_s=options.watch_s),
     )  # fmt: skip
     known = schemas_known(source, loaded.project.events, registry, journal, outage_s=outage_s)
     poller = HistoryFirst(_histories(loaded, prepared), known, journal)

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headrace.errors import ServiceUnavailable, StoreError
-from headrace_schemas.stores.lanes import CLAIM, COMMIT, RELEASE
+from headrace_schemas.stores.lanes import CLAIM, COMMIT, FORGET, RELEASE
 from headrace_schemas.stores.resp import Address, Connection, Disconnected, Reply, pack
 from headrace_schemas.stores.topology import Topology
 from headrace_streams.commits import nothing_written
 from headrace_streams.journal import Journal
 from headrace_streams.patience import Patience
 
-_SCRIPTS = (COMMIT, CLAIM, RELEASE)
+_SCRIPTS = (COMMIT, CLAIM, RELEASE, FORGET)
 _MULTI, _EXEC = pack("MULTI"), pack("EXEC")
 
 

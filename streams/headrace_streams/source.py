@@ -9,7 +9,7 @@ event. What may not live here: Bytewax, decoding, Redis.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -74,6 +74,7 @@ class KafkaSource:
         outage_s: how long the broker may be away.
         pause_ms: how long a record may lie unseen: between two looks at a silent source, and how long a broker without records
             keeps a request open (`headrace_streams.fetching`).
+        also: something more that is checked in the background, with the identities.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class KafkaSource:
         watch_s: float = 3.0,
         outage_s: float = 60.0,
         pause_ms: int = 2,
+        also: Callable[[], None] = lambda: None,
     ) -> None:
         self.pause_ms = pause_ms
         self._bootstrap, self._journal, self._most = bootstrap, journal, most
@@ -101,7 +103,7 @@ class KafkaSource:
         self._fetch_time = FetchTime(pause_ms)
         self._consumer = self._open()
         known = {assignment.topic: assignment.identity for assignment in assignments}
-        self._watch = Watch(bootstrap, known, self.reached, every_s=watch_s, outage_s=outage_s)
+        self._watch = Watch(bootstrap, known, self.reached, every_s=watch_s, outage_s=outage_s, also=also)
 
     def _open(self) -> Consumer:
         """A consumer that goes on from what is reached."""

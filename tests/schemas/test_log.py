@@ -401,3 +401,18 @@ def test_the_projects_tables_lie_where_its_settings_say(tmp_path: Path) -> None:
     assert event_log(loaded, PAID).path == tmp_path / ".headrace/log/events/paid"
     assert prediction_log(loaded).path == tmp_path / ".headrace/log/predictions"
     assert prediction_log(loaded).schema == prediction_schema()
+
+
+def test_rows_that_arrived_too_long_ago_go_and_the_watermark_stays(tmp_path: Path) -> None:
+    table = LogTable.open(tmp_path / "paid", SCHEMA, "topic")
+    stamped = [(0, 5), (1, 50), (2, -1), (3, -1)]  # offset, and Kafka's timestamp: -1 where there was none
+    frame = rows_at([(0, offset) for offset, _ in stamped]).with_columns(
+        _timestamp_us=pl.Series([stamp for _, stamp in stamped], dtype=pl.Int64()),
+        _received_us=pl.Series([1, 1, 5, 50], dtype=pl.Int64()),
+    )
+    table.append(frame, {0: (0, 4)})
+    assert table.retain(20) == 2
+    assert places(table) == [(0, 1), (0, 3)]
+    assert table.watermark() == {0: 4}
+    assert table.append(frame, {0: (0, 4)}) == 0  # what went does not come again
+    assert table.retain(20) == 0

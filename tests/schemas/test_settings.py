@@ -51,6 +51,7 @@ def test_every_key_of_the_file_is_read(tmp_path: Path) -> None:
         url = "redis://c:3/1"
         [log]
         path = "/data/log"
+        keep_days = 400
         [registry]
         path = "models"
         [run]
@@ -83,6 +84,7 @@ def test_every_key_of_the_file_is_read(tmp_path: Path) -> None:
         metrics_port=9100,
         cache_kb=64,
         schema_registry="http://d:8081",
+        log_keep_days=400,
     )
 
 

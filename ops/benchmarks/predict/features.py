@@ -41,6 +41,21 @@ merchants = view("merchants", "merchant", hr.string())
 devices = view("devices", "device", hr.string())
 
 
+WIDE = ("30m", "1h", "3h", "6h", "12h", "24h", "48h", "72h", "120h", "168h")
+wide = hr.FeatureView(
+    "wide",
+    entity=cards.entity,
+    event=payments,
+    features={
+        "n": hr.count().over(*WIDE),
+        "sum": hr.sum("amount").over(*WIDE),
+        "mean": hr.mean("amount").over(*WIDE),
+        "max": hr.max("amount").over(*WIDE),
+        "min": hr.min("amount").over(*WIDE),
+    },
+)
+
+
 @hr.on_demand(inputs={"amount": payments["amount"], "usual": cards.lookup()["mean_7d"]})
 def times_usual(amount, usual):
     return amount / hr.maximum(usual, 0.01)
@@ -59,7 +74,7 @@ bad = hr.Label(
 def trees():
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    return HistGradientBoostingClassifier(max_iter=100, max_leaf_nodes=31, random_state=0)
+    return HistGradientBoostingClassifier(max_iter=200, max_depth=6, max_leaf_nodes=64, random_state=0)
 
 
 risk = hr.Model(

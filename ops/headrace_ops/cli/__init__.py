@@ -55,6 +55,7 @@ main = CommandGroup(
             "status": "Say what is running, how far it is, and what lags.",
             "audit": "Recompute logged predictions and compare them bit for bit.",
             "dead-letters": "List the events that broke their contract.",
+            "forget": "Delete an entity: its states, its events, its predictions.",
         },
     },
 )

@@ -63,12 +63,25 @@ redis.call('HSET', KEYS[1], 'head', ARGV[3], 'beat', string.format('%.0f', now),
 return now
 """
 
+# KEYS: lane record. ARGV: owner, expected head, new head, number of record fields and values, those, then keys of states that go.
+FORGET = b"""
+local r = redis.call('HMGET', KEYS[1], 'owner', 'head')
+if r[1] ~= ARGV[1] then return {1, r[1] or '', r[2] or ''} end
+if (r[2] or '') ~= ARGV[2] and r[2] ~= ARGV[3] then return {2, r[1], r[2] or ''} end
+local n = tonumber(ARGV[4])
+if #ARGV > 4 + n then redis.call('DEL', unpack(ARGV, 5 + n)) end
+redis.call('HSET', KEYS[1], 'head', ARGV[3], unpack(ARGV, 5, 4 + n))
+return 1
+"""
+
 # KEYS: lane record. ARGV: owner. The next claim need not wait for three seconds of silence.
 RELEASE = b"""
 if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'beat', '0')
 return 1
 """
+
+FORGOTTEN_FIELD = b"forgotten"
 
 OTHER_OWNER = 1  # first element of a commit's refusal
 OTHER_HEAD = 2
@@ -117,12 +130,16 @@ class Watermark:
 
 @dataclass(frozen=True, slots=True)
 class LaneRecord:
-    """What Redis knows of a lane; a lane that nobody claimed yet has no owner, no head and no watermarks."""
+    """What Redis knows of a lane; a lane that nobody claimed yet has no owner, no head and no watermarks.
+
+    `forgotten` counts the deletions of the forgotten-list (`headrace_schemas.forgotten`) that were carried out in it.
+    """
 
     owner: bytes = b""
     beat_us: int = 0
     head: bytes = b""
     watermarks: Mapping[tuple[str, int], Watermark] = field(default_factory=dict)
+    forgotten: int = 0
 
     @classmethod
     def decode(cls, fields: Mapping[bytes, bytes]) -> LaneRecord:
@@ -132,7 +149,10 @@ class LaneRecord:
             if name.startswith(b"wm:"):
                 topic_id, _, partition = name[3:].decode().rpartition(":")
                 watermarks[topic_id, int(partition)] = Watermark.decode(value)
-        return cls(fields.get(b"owner", b""), int(fields.get(b"beat", b"0")), fields.get(b"head", b""), watermarks)
+        forgotten = int(fields.get(FORGOTTEN_FIELD, b"0"))
+        return cls(
+            fields.get(b"owner", b""), int(fields.get(b"beat", b"0")), fields.get(b"head", b""), watermarks, forgotten
+        )
 
 
 def watermark_field(topic_id: str, partition: int) -> bytes:

@@ -187,7 +187,7 @@ class LogTable:
             return rows.sort(OFFSET).collect()
 
     def drop(self, places: Iterable[tuple[int, int]]) -> int:
-        """Take rows out again that were found to be poison; how many.
+        """Take single rows out, such as those that were found to be poison; how many.
 
         Args:
             places: partitions and offsets.
@@ -196,10 +196,31 @@ class LogTable:
         held = [(partition, offset) for partition, offset in places if offset < known.get(partition, 0)]
         if self._table is None or not held:
             return 0
-        predicate = " OR ".join(f"({PARTITION} = {partition} AND {OFFSET} = {offset})" for partition, offset in held)
+        return self.delete(
+            " OR ".join(f"({PARTITION} = {partition} AND {OFFSET} = {offset})" for partition, offset in held)
+        )
+
+    def delete(self, predicate: str) -> int:
+        """Take rows out; how many. Files that hold one are written anew without them, appends go on meanwhile.
+
+        Args:
+            predicate: in SQL, over the stored columns.
+        """
+        self.refresh()
+        if self._table is None:
+            return 0
         with self._errors("drop rows from"):
             done = self._table.delete(predicate, writer_properties=_WRITER)
         return int(done.get("num_deleted_rows") or 0)
+
+    def retain(self, since_us: int) -> int:
+        """Take out what arrived before a moment; how many rows. Rows without a recorded arrival go by when they were received.
+
+        Args:
+            since_us: microseconds since 1970.
+        """
+        arrival = "(CASE WHEN _timestamp_us < 0 THEN _received_us ELSE _timestamp_us END)"
+        return self.delete(f"{arrival} < {since_us}")
 
     def files(self) -> int:
         """The number of live data files: what makes commits and scans slow when it grows."""
