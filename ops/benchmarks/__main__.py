@@ -56,10 +56,13 @@ def main() -> int:
         chosen.json.write_text(json.dumps({"machine": machine(), "rows": [asdict(found) for found in rows]}, indent=1))
     if keep:
         commit(rows, machine())
-    fell = fallen(rows, committed()) if chosen.quick else []
+    before = committed() if chosen.quick else {}
+    fell = fallen(rows, before)
     for line in fell:
         print(f"fell: {line}")
-    if chosen.quick and not fell:
+    if chosen.quick and not before:
+        print("\nno ratios are committed yet to compare with; keep those of this run with --keep")
+    elif chosen.quick and not fell:
         print(f"\nno ratio fell by more than {TOLERANCE:.0%} of what is committed")
     if failed:
         print(f"\nbenchmarks that failed: {', '.join(failed)}", file=sys.stderr)
