@@ -22,7 +22,7 @@ from headrace_schemas.codecs import EventCodec
 from headrace_schemas.dead_letters import DeadLetter, dead_letter_topic, decode_dead_letter, unique_dead_letters
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.settings import Settings
-from headrace_schemas.stores.kafka import TopicReader, ensure_topics, topic_identity
+from headrace_schemas.stores.kafka import FOR_EVER, TopicReader, ensure_topics, topic_identity
 from headrace_schemas.stores.schema_registry import registry_of
 
 _AT_ONCE = 100  # letters of one transaction
@@ -130,7 +130,7 @@ def replay(
     """
     waiting = list(letters)
     _check_topics(settings.kafka, waiting)
-    ensure_topics(settings.kafka, {replay_topic(settings.namespace): 1})
+    ensure_topics(settings.kafka, {replay_topic(settings.namespace): 1}, config=FOR_EVER)
     sender = Producer(
         {
             "bootstrap.servers": settings.kafka,

@@ -28,7 +28,7 @@ import polars as pl
 from headrace.errors import CodecError, ContractError, HeadraceError, NotFound, ServiceUnavailable
 from headrace_schemas.batches import RawBatch, Reject
 from headrace_schemas.settings import Settings
-from headrace_schemas.stores.kafka import TopicReader, end_offsets, ensure_topics, producer
+from headrace_schemas.stores.kafka import FOR_EVER, TopicReader, end_offsets, ensure_topics, producer
 from headrace_streams.items import Logged, Polled, Slice, Span, Tick
 
 CODE = "poison"
@@ -88,7 +88,7 @@ def write_poison(settings: Settings, place: Place) -> None:
         ServiceUnavailable: Kafka did not take it.
     """
     topic = poison_topic(settings.namespace)
-    ensure_topics(settings.kafka, {topic: 1})
+    ensure_topics(settings.kafka, {topic: 1}, config=FOR_EVER)
     sender = producer(settings.kafka)
     sender.produce(
         topic, json.dumps(asdict(place)).encode(), f"{place.topic_id}/{place.partition}/{place.offset}".encode()

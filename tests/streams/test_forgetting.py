@@ -22,7 +22,7 @@ from headrace_ops.forgetting import Deletion, await_gone, entity_of, forget
 from headrace_schemas.forgotten import Forgotten, Sieve
 from headrace_schemas.keys import ViewKeys, encode_key
 from headrace_schemas.stores import online
-from headrace_schemas.stores.kafka import end_offsets
+from headrace_schemas.stores.kafka import end_offsets, topic_setting
 from headrace_schemas.stores.lanes import LaneRecord
 from headrace_schemas.stores.log import event_log
 from headrace_streams import forgetting
@@ -247,6 +247,8 @@ def test_a_forgotten_key_is_not_in_the_list(shop: ForgettingShop) -> None:
     with TopicReader(shop.services.kafka, forgotten_topic(shop.namespace)) as reader:
         (message,) = reader.read_to_end()
     assert CARD.encode() not in (message.value() or b"") + (message.key() or b"")
+    # A broker that says so says that the list is kept for ever.
+    assert topic_setting(shop.services.kafka, forgotten_topic(shop.namespace), "retention.ms") in (None, "-1")
 
 
 # --- the sieve -----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaException
 from headrace.errors import NotFound, ServiceUnavailable
 from headrace_schemas.forgotten import Forgotten, forgotten_topic
 from headrace_schemas.settings import Settings
-from headrace_schemas.stores.kafka import TopicReader, end_offsets, ensure_topics, producer
+from headrace_schemas.stores.kafka import FOR_EVER, TopicReader, end_offsets, ensure_topics, producer
 
 _WRITE_S = 30.0
 
@@ -45,7 +45,7 @@ def remember_forgotten(settings: Settings, entry: Forgotten) -> int:
         ServiceUnavailable: Kafka did not take it.
     """
     topic = forgotten_topic(settings.namespace)
-    ensure_topics(settings.kafka, {topic: 1})
+    ensure_topics(settings.kafka, {topic: 1}, config=FOR_EVER)
     places: list[int] = []
 
     def delivered(error: object, message: object) -> None:

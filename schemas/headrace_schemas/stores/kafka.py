@@ -57,6 +57,10 @@ _TRANSIENT = frozenset(
 )
 
 
+#: Settings of a topic whose records count as long as the project: a broker keeps seven days unless it is told otherwise.
+FOR_EVER: Mapping[str, str] = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
+
+
 @dataclass(frozen=True, slots=True)
 class TopicIdentity:
     """What makes a topic this topic: the broker's id of it, and how many partitions it has."""
@@ -234,11 +238,16 @@ def _read_to_ends(reader: Consumer, topic: str, starts: Mapping[int, int], patie
 
 def cleanup_policy(bootstrap: str, topic: str, *, patience_s: float = PATIENCE_S) -> str | None:
     """What the broker does with old records of a topic: ``delete``, ``compact`` or both; None where it does not say."""
+    return topic_setting(bootstrap, topic, "cleanup.policy", patience_s=patience_s)
+
+
+def topic_setting(bootstrap: str, topic: str, name: str, *, patience_s: float = PATIENCE_S) -> str | None:
+    """A setting of a topic; None where the broker does not say."""
     admin = _admin(bootstrap)
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
     try:
         future = admin.describe_configs([resource], request_timeout=_request_s(patience_s))[resource]
-        entry = future.result(timeout=2 * _request_s(patience_s)).get("cleanup.policy")
+        entry = future.result(timeout=2 * _request_s(patience_s)).get(name)
     except (KafkaException, TimeoutError):
         return None
     return None if entry is None else str(entry.value)
