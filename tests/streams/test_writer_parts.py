@@ -113,7 +113,7 @@ def test_all_of_a_group_has_exited_before_it_is_started_again(tmp_path: Path) ->
 
 def test_each_error_has_the_exit_code_that_the_supervisor_understands() -> None:
     errors = [
-        Fenced("lane"), Gap("lane", 1, 3), Stale("lane"), RestartNeeded("more partitions"),
+        Fenced("lane"), Gap("lane", 1, 3), Stale("lane"), RestartNeeded("more partitions", "read them"),
         IdentityError("t", "a", "b", "c"), ConfigError("x"), ServiceUnavailable("Redis", "a", "b"), ValueError("x"),
         GroupBroken(1),
     ]  # fmt: skip
