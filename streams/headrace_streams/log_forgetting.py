@@ -106,7 +106,9 @@ class LogForgetting:
             for key in gone.select(names).unique().iter_rows():
                 mine = gone.filter(pl.all_horizontal(pl.col(n) == v for n, v in zip(names, key, strict=True)))
                 ends = mine.group_by(PARTITION).agg(pl.col(OFFSET).max())
-                same = " AND ".join(f"{name} = {_literal(value)}" for name, value in zip(names, key, strict=True))
+                same = " AND ".join(
+                    f"{_quoted(name)} = {_literal(value)}" for name, value in zip(names, key, strict=True)
+                )
                 below = " OR ".join(f"({PARTITION} = {p} AND {OFFSET} <= {last})" for p, last in ends.iter_rows())
                 rows += table.delete(f"{same} AND ({below})")
         return rows
@@ -173,6 +175,11 @@ def gone_predictions(frame: pl.DataFrame, sieves: Mapping[str, Sieve], entity_of
 def _below(sieve: Sieve) -> pl.Expr:
     most = sieve.bounds.max(axis=0).tolist()
     return pl.any_horizontal((pl.col(PARTITION) == p) & (pl.col(OFFSET) < end) for p, end in enumerate(most))
+
+
+def _quoted(name: str) -> str:
+    inner = name.replace('"', '""')
+    return f'"{inner}"'
 
 
 def _literal(value: object) -> str:

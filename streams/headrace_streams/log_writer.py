@@ -21,6 +21,7 @@ from headrace_schemas.codecs import EventCodec
 from headrace_schemas.framing import Schemas
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.predictions import PredictionCodec, prediction_topic
+from headrace_schemas.settings import Settings
 from headrace_schemas.stores.forgotten import read_forgotten
 from headrace_schemas.stores.kafka import (
     TopicIdentity,
@@ -227,6 +228,43 @@ class LogDecoder:
         return [(0, Rows(topic, self._keep(topic, decoded.frame), polled.spans))]
 
 
+class _Sweep:
+    """What is done between commits: rows leave the log that are too old, forgotten, or poison."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tables: Mapping[str, LogTable],
+        topic_ids: Mapping[str, str],
+        decoder: LogDecoder,
+        forgetting: LogForgetting,
+        journal: Journal,
+    ) -> None:
+        self._settings, self._tables, self._topic_ids = settings, tables, topic_ids
+        self._decoder, self._forgetting, self._journal = decoder, forgetting, journal
+        self._retained_s = float("-inf")
+
+    def __call__(self) -> None:
+        self._retain()
+        self._forgetting.learn(read_forgotten(self._settings))
+        for topic, rows in self._forgetting.sweep().items():
+            self._journal.note("log-forgotten", table=self._tables[topic].schema.name, rows=rows)
+        poison = read_poison(self._settings)
+        self._decoder.learn(poison)
+        for topic, table in self._tables.items():
+            if dropped := table.drop(poison.get(self._topic_ids[topic], ())):
+                self._journal.note("poison-dropped", table=table.schema.name, rows=dropped)
+
+    def _retain(self) -> None:
+        days, now_s = self._settings.log_keep_days, time.monotonic()
+        if not days or now_s - self._retained_s <= _RETAIN_S:
+            return
+        self._retained_s = now_s
+        for table in self._tables.values():
+            if expired := table.retain(time.time_ns() // 1000 - days * _DAY_US):
+                self._journal.note("log-expired", table=table.schema.name, rows=expired)
+
+
 def run_log_writer(
     loaded: LoadedProject,
     *,
@@ -276,26 +314,7 @@ def run_log_writer(
     registry = registry_of(settings)
     forgetting = LogForgetting(loaded.project, tables, ids, predictions)
     decoder = LogDecoder(loaded, ids, box, {}, registry, forgetting.keep)
-
-    retained_s = float("-inf")
-
-    def sweep() -> None:
-        nonlocal retained_s
-        if settings.log_keep_days and time.monotonic() - retained_s > _RETAIN_S:
-            retained_s = time.monotonic()
-            since_us = time.time_ns() // 1000 - settings.log_keep_days * _DAY_US
-            for table in tables.values():
-                if expired := table.retain(since_us):
-                    journal.note("log-expired", table=table.schema.name, rows=expired)
-        forgetting.learn(read_forgotten(settings))
-        for topic, rows in forgetting.sweep().items():
-            journal.note("log-forgotten", table=tables[topic].schema.name, rows=rows)
-        poison = read_poison(settings)
-        decoder.learn(poison)
-        for topic, table in tables.items():
-            if dropped := table.drop(poison.get(ids[topic], ())):
-                journal.note("poison-dropped", table=table.schema.name, rows=dropped)
-
+    sweep = _Sweep(settings, tables, ids, decoder, forgetting, journal)
     sweep()
     source = KafkaSource(settings.kafka, assignments, journal, pause_ms=_PAUSE_MS)
     known = schemas_known(source, events, registry, journal)

@@ -121,4 +121,5 @@ class SchemasKnown:
     def close(self) -> None:
         """Leave the broker."""
         self._asker.shutdown(wait=False, cancel_futures=True)
+        self._registry.close()
         self._source.close()
