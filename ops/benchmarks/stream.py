@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -199,14 +199,23 @@ def stream(loaded: LoadedProject, environ: dict[str, str], events: int, *, modul
     return (samples[-1][1] - first[1]) / (samples[-1][0] - first[0])
 
 
-@contextmanager
-def on_first_core() -> Iterator[None]:
+def on_first_core() -> AbstractContextManager[None]:
     """What is started meanwhile runs on the first core."""
+    return _on(0)
+
+
+def on_last_core() -> AbstractContextManager[None]:
+    """What is started meanwhile runs on the last core."""
+    return _on(-1)
+
+
+@contextmanager
+def _on(place: int) -> Iterator[None]:
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
     before = os.sched_getaffinity(0)
-    _all_threads_on({CORES[0]})
+    _all_threads_on({CORES[place]})
     try:
         yield
     finally:

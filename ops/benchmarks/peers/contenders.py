@@ -123,6 +123,7 @@ HEADRACE = Contender(
     "headrace",
     _ours("headrace_streams", "--project", str(HERE / "project"), "--role", "stream"),
 )
+LOGGED = replace(HEADRACE, how="exact windows, its log writer on the services' core", what="headrace-logged")
 _FLINK = Contender(
     "Flink",
     "tiles by hand, no checkpoints",
@@ -175,6 +176,7 @@ CONTENDERS: tuple[Contender, ...] = (
     FLOOR,
     HEADRACE,
     MSET,
+    LOGGED,
     _FLINK,
     replace(
         _FLINK, how="tiles by hand, a checkpoint each second", keeps="exactly once, in effect", what="tiles-checkpoints"
@@ -207,3 +209,6 @@ CONTENDERS: tuple[Contender, ...] = (
     replace(_BYTEWAX, how="its sliding windows", what="hopping"),
 )
 """In the order of each round: the floor first, MSET after Headrace, whose bytes it sends."""
+
+OURS = (HEADRACE, LOGGED)
+"""Followed by their commits instead of a counter of their own."""

@@ -12,8 +12,9 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,15 @@ import numpy as np
 import headrace as hr
 from headrace import kernel
 from headrace.layout import Layout
-from headrace_ops.processes import Child, spawn
+from headrace_ops.processes import Child, spawn, spawn_module
 from headrace_schemas.keys import encode_key
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.stores import online
-from ops.benchmarks.peers.contenders import HEADRACE, TILES, Contender
+from headrace_schemas.stores.log import event_log
+from ops.benchmarks.peers.contenders import LOGGED, OURS, TILES, Contender
 from ops.benchmarks.peers.oracle import Oracle, Verdict, Window, close
 from ops.benchmarks.peers.services import Services
-from ops.benchmarks.stream import on_first_core
+from ops.benchmarks.stream import on_first_core, on_last_core
 
 _START_S = 60.0
 _LOOK_S = 0.02
@@ -106,7 +108,9 @@ def run(contender: Contender, course: Course, sent: Run | None) -> Run:
     try:
         if contender.writes in {"nothing", "the same bytes"}:
             return _told(child, course)
-        return _followed(contender, course, child, group, received)
+        with _log_writer(contender, course, environ) as logged:
+            found = _followed(contender, course, child, group, received)
+            return replace(found, failure=found.failure or (logged() if found.complete else ""))
     finally:
         child.kill()
         course.services.clear(group)
@@ -145,6 +149,34 @@ def _environment(
     }
 
 
+@contextmanager
+def _log_writer(contender: Contender, course: Course, environ: dict[str, str | None]) -> Iterator[Callable[[], str]]:
+    """The log writer beside a contender that has one; asked at the end whether the log has everything, and if not, why."""
+    if contender != LOGGED:
+        yield lambda: ""
+        return
+    folder = course.services.scratch / f"log-{secrets.token_hex(4)}"
+    environ = {**environ, "HEADRACE_LOG_PATH": str(folder)}
+    arguments = ["--project", str(course.loaded.root), "--role", "log"]
+    with on_last_core():
+        writer = spawn_module("log", "headrace_streams", arguments, log=folder.with_suffix(".err"), env=environ)
+    log = event_log(replace(course.loaded.settings, log_path=folder), course.loaded.project.event("payments"))
+
+    def complete() -> str:
+        deadline = time.monotonic() + course.seconds
+        while sum(log.watermark().values()) < course.events:
+            if not writer.alive() or time.monotonic() > deadline:
+                return f"the log did not get everything: {writer.log_tail(3)}"
+            time.sleep(_LOOK_S * 10)
+        return ""
+
+    try:
+        yield complete
+    finally:
+        writer.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 # --- following -------------------------------------------------------------------------------------------------------
 
 
@@ -157,7 +189,7 @@ def _told(child: Child, course: Course) -> Run:
 
 def _followed(contender: Contender, course: Course, child: Child, group: str, received: int) -> Run:
     client = course.services.client()
-    done = _headrace_progress(course, group) if contender == HEADRACE else lambda: int(client.get("events") or 0)
+    done = _headrace_progress(course, group) if contender in OURS else lambda: int(client.get("events") or 0)
     looks: list[tuple[float, int]] = []
     memory, deadline = 0, time.monotonic() + _START_S
     while True:
@@ -225,7 +257,7 @@ def _memory(pid: int) -> int:
 
 def _verdict(contender: Contender, course: Course, namespace: str, *, complete: bool) -> tuple[Verdict | None, float]:
     oracle = course.oracle
-    if contender == HEADRACE:
+    if contender in OURS:
         return _headrace_verdict(course, namespace) if complete else (None, 0.0)
     client = course.services.client()
     if contender.writes in TILES:
