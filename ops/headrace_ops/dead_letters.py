@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaException, Message, Producer
 
 from headrace.errors import IdentityError, NotFound, ServiceUnavailable, StoreError
 from headrace_schemas.batches import RawBatch
@@ -85,13 +85,28 @@ def read_box(settings: Settings) -> Box:
     replayed: dict[str, int] = {}
     try:
         with TopicReader(settings.kafka, dead_letter_topic(settings.namespace)) as reader:
-            letters = [decode_dead_letter(m.key(), m.value(), _headers(m.headers())) for m in reader.read_to_end()]
+            letters = [letter_of(message) for message in reader.read_to_end()]
         with TopicReader(settings.kafka, replay_topic(settings.namespace)) as reader:
-            for message in reader.read_to_end():
-                replayed[(message.key() or b"").decode()] = int(json.loads(message.value() or b"{}").get("at_us", 0))
+            replayed = dict(replay_of(message) for message in reader.read_to_end())
     except NotFound:
         pass  # nothing was ever set aside, or nothing sent back
     return Box(sorted(unique_dead_letters(letters), key=lambda letter: letter.at_us), replayed)
+
+
+def letter_of(message: Message) -> DeadLetter:
+    """The dead letter of a record.
+
+    Raises:
+        CodecError: it is none.
+    """
+    headers = message.headers()
+    # confluent_kafka's types allow a mapping here, which its consumer never gives.
+    return decode_dead_letter(message.key(), message.value(), list(headers) if isinstance(headers, list) else [])
+
+
+def replay_of(message: Message) -> tuple[str, int]:
+    """Which letter was sent back, and when, of a record of `replay_topic`."""
+    return (message.key() or b"").decode(), int(json.loads(message.value() or b"{}").get("at_us", 0))
 
 
 def still_broken(loaded: LoadedProject, letter: DeadLetter) -> str | None:
@@ -175,8 +190,3 @@ def _check_topics(bootstrap: str, letters: Iterable[DeadLetter]) -> None:
                 topic, f"topic id {topic_id}, from which these events came", f"{now}: it was made anew",
                 "send them again from where they were made; `headrace dead-letters show` prints them",
             )  # fmt: skip
-
-
-def _headers(found: object) -> list[tuple[str, bytes | str | None]]:
-    # confluent_kafka's types allow a mapping here, which its consumer never gives.
-    return list(found) if isinstance(found, list) else []

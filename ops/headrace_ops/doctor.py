@@ -185,6 +185,17 @@ def _kafka(loaded: LoadedProject) -> Iterator[Finding]:
                 kafka.refuse_compacted(bootstrap, event.topic)
             except ConfigError as error:
                 yield Finding("topics", Verdict.ILL, str(error))
+    yield _dead_letters(loaded.settings)
+
+
+def _dead_letters(settings: Settings) -> Finding:
+    from headrace_ops.open_letters import count_open
+
+    letters = count_open(settings, patience_s=_PATIENCE_S)
+    if letters.complete and not letters.open:
+        return Finding("dead letters", Verdict.WELL, str(letters))
+    remedy = "see why with `headrace dead-letters list --open`; mend what is wrong, and send them back with `replay`"
+    return Finding("dead letters", Verdict.NOTE, str(letters), remedy)
 
 
 def _redis(loaded: LoadedProject) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""How far a running project is: topics and their ends, views and their lag, the log, the models, the service.
+"""How far a running project is: topics and their ends, views and their lag, the log, the models, the service, dead letters.
 
 Reads only, and only hints: what a worker has committed is said by the worker's own progress.
 """
@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from headrace.errors import NotFound, ServiceUnavailable
+from headrace_ops.open_letters import OpenLetters, count_open
 from headrace_ops.service import Service
-from headrace_schemas.dead_letters import dead_letter_topic
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.predictions import prediction_topic
 from headrace_schemas.stores import kafka, online
@@ -51,13 +51,13 @@ class ModelStatus:
 
 @dataclass(frozen=True, slots=True)
 class ProjectStatus:
-    """Everything at once. `dead_letters` counts records, including repetitions after restarts."""
+    """Everything at once."""
 
     namespace: str
     views: tuple[ViewStatus, ...]
     tables: tuple[TableStatus, ...]
     models: tuple[ModelStatus, ...]
-    dead_letters: int
+    dead_letters: OpenLetters
     service: str
     problems: tuple[str, ...]
 
@@ -81,8 +81,7 @@ def status(loaded: LoadedProject) -> ProjectStatus:
     topics = set(kafka.topic_names(settings.kafka, patience_s=_PATIENCE_S))
     ends = {
         topic: kafka.end_offsets(settings.kafka, topic, patience_s=_PATIENCE_S)
-        for topic in {event.topic for event in loaded.project.events}
-        | {prediction_topic(settings.namespace), dead_letter_topic(settings.namespace)}
+        for topic in {event.topic for event in loaded.project.events} | {prediction_topic(settings.namespace)}
         if topic in topics
     }
     problems = [
@@ -105,7 +104,7 @@ def status(loaded: LoadedProject) -> ProjectStatus:
         views=views,
         tables=_tables(loaded, ends),
         models=models,
-        dead_letters=sum(ends.get(dead_letter_topic(settings.namespace), {}).values()),
+        dead_letters=count_open(settings, patience_s=_PATIENCE_S),
         service=f"{service} {ready.get('status', 'does not answer')}",
         problems=tuple(problems),
     )

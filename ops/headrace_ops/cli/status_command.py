@@ -15,7 +15,10 @@ from headrace_ops.cli.output import console, show, table
 @project_option
 @json_option
 def command(project: str | None) -> None:
-    """Look at topics, feature views, the log, models and the service. Exit code 1 if something that is declared does not run."""
+    """Look at topics, feature views, the log, models, the service and open dead letters.
+
+    Exit code 1 if something that is declared does not run.
+    """
     from headrace_ops.statuses import status
 
     found = status(load(project))
@@ -25,7 +28,7 @@ def command(project: str | None) -> None:
         table(("log", "topic", "records", "lag"), [(t.table, t.topic, t.records, t.lag) for t in found.tables])
         table(("model", "champion", "service"), [(m.model, m.champion, m.service) for m in found.models])
         out = console()
-        out.print(f"namespace {found.namespace} · service {found.service} · {found.dead_letters} dead letters")
+        out.print(f"namespace {found.namespace} · service {found.service} · dead letters: {found.dead_letters}")
         for problem in found.problems:
             out.print(f"! {problem}")
 

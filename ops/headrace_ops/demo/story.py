@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from headrace.errors import ConfigError, ServiceUnavailable
+from headrace_ops.dead_letters import read_box
 from headrace_ops.demo.live import MINUTE_US, Played, Player
 from headrace_ops.demo.telling import Narrator
 from headrace_ops.examples import History, load_history
@@ -26,7 +27,6 @@ from headrace_ops.house import House, Run
 from headrace_ops.seeding import Loaded, load_events, settle, train_model
 from headrace_ops.service import Service
 from headrace_ops.waiting import Commits, await_all
-from headrace_schemas.dead_letters import dead_letter_topic
 from headrace_schemas.loading import LoadedProject, load_project
 from headrace_schemas.predictions import prediction_topic
 from headrace_schemas.stores import kafka
@@ -107,7 +107,7 @@ def tell_story(root: Path, narrator: Narrator, *, days: float | None = None, hom
             step.say(f"{report.values:,} values compared, {report.differences} differences")
         judged = _judge(loaded, model, trained, played)
         pictures = _pictures(run, model, played, loaded)
-        letters = sum(kafka.end_offsets(loaded.settings.kafka, dead_letter_topic(loaded.settings.namespace)).values())
+        letters = len(read_box(loaded.settings).letters)
         return Outcome(
             run, root, model, seeded, trained, played, judged, report, letters, pictures, narrator.elapsed_s
         )  # fmt: skip
