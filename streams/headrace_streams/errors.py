@@ -7,6 +7,7 @@ exit code   what happened                                            what the su
 3           Kafka or Redis is away                                   starts again, a few times
 10          another worker group owns the lanes or the log           stops with the message
 11          a gap, a store that went back in time, more partitions,
+            records that expired before they were read,
             another process of the group that ended                 starts again
 12          a topic is not the one that was read before              stops with the message
 """

@@ -1,4 +1,4 @@
-"""The log as a source: what the topic no longer keeps is read from there, up to the offset at which the topic takes over.
+"""The log as a source: what the topic no longer keeps is read from there, up to the first offset that it still keeps.
 
     log ──Logged [from, next)──▶ … ──▶ Logged up to the hand-over │ Polled from there on ◀── Kafka
 

@@ -17,7 +17,7 @@ from headrace_schemas.keys import ViewKeys
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.settings import Settings
 from headrace_schemas.stores.kafka import TopicIdentity, end_offsets, first_offsets, refuse_compacted, topic_identity
-from headrace_schemas.stores.lanes import LaneRecord, Watermark
+from headrace_schemas.stores.lanes import LaneRecord
 from headrace_schemas.stores.log import event_log
 from headrace_schemas.stores.online import check_policy, connect, lane_records, register_views, told
 from headrace_streams.identity import Auditor
@@ -111,10 +111,10 @@ def topic_facts(settings: Settings, event: Event, identity: TopicIdentity, lanes
     log = event_log(settings, event)
     if log.topic_id != identity.topic_id:
         return facts
-    upto, digests = log.watermark(), log.digests()
+    upto = log.watermark()
     found = log.scan().group_by("_partition").agg(pl.col("_offset").min()).collect()
     lowest = {int(row["_partition"]): int(row["_offset"]) for row in found.to_dicts()}
-    logged = {p: (lowest[p], Watermark(upto[p], digest=digests.get(p, ""))) for p in lowest if p in upto}
+    logged = {p: (lowest[p], upto[p]) for p in lowest if p in upto}
     return replace(facts, logged=logged)
 
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from headrace.errors import Gap, IdentityError, StoreError
+from headrace.errors import Gap, IdentityError, ServiceUnavailable, StoreError
 from headrace_schemas.batches import RawBatch
 from headrace_schemas.stores.kafka import TopicIdentity, consumer
 from headrace_schemas.stores.lanes import Watermark
 from headrace_streams.clock import Clock
+from headrace_streams.errors import RestartNeeded
 from headrace_streams.fetching import FetchTime
 from headrace_streams.identity import Reached, Watch, mark_after
 from headrace_streams.items import Polled, Span
@@ -34,6 +35,7 @@ _AWAY = frozenset(
 _LOST = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION})
 _GONE = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID, KafkaError._UNKNOWN_TOPIC,
                    KafkaError._UNKNOWN_PARTITION})  # fmt: skip
+_REQUEST_S = 5.0
 _SETTINGS: dict[str, object] = {
     "enable_partition_eof": True,
     "fetch_queue_backoff_ms": 2,
@@ -139,7 +141,7 @@ class KafkaSource:
 
         Raises:
             IdentityError: a topic is not the one that was read before, or the position is lost.
-            RestartNeeded: a topic has more partitions.
+            RestartNeeded: a topic has more partitions, or records expired before they were read.
             ServiceUnavailable: the broker has been away for too long.
         """
         self._watch.check()
@@ -208,6 +210,9 @@ class KafkaSource:
                 self._away = True
                 self._journal.note("kafka-trouble", reason=error.str(), address=self._bootstrap)
             return []
+        if error.code() in _LOST and self._has_expired(topic or "", partition or 0):
+            raise RestartNeeded(f"topic {topic!r}, partition {partition}: records expired before they were read",
+                                "see whether the log has them")  # fmt: skip
         if error.code() in _LOST or error.code() in _GONE:
             where = f"partition {partition} from the position that was reached"
             raise IdentityError(
@@ -219,6 +224,15 @@ class KafkaSource:
             f"Kafka at {self._bootstrap}: topic {topic!r}, partition {partition} cannot be read ({error.str()}); "
             f"check the permissions of the client and the broker's log"
         )
+
+    def _has_expired(self, topic: str, partition: int) -> bool:
+        """Whether the position is lost because the topic keeps only younger records. The next start sees if the log has them."""
+        place, next_ = TopicPartition(topic, partition), self._reached[topic, partition].next
+        try:
+            first, end = self._consumer.get_watermark_offsets(place, timeout=_REQUEST_S)
+        except KafkaException as error:
+            raise ServiceUnavailable("Kafka", self._bootstrap, str(error)) from error
+        return next_ < first <= end
 
     def _end(self, topic: str, partition: int, end: int, received_us: int) -> list[Polled]:
         known = self._reached[topic, partition]

@@ -40,29 +40,33 @@ class TopicFacts:
         topic_id: the broker's id of it.
         first: the first offset that each partition still keeps.
         end: the offset behind each partition's last record.
-        logged: what the log holds, by partition: its lowest offset, and its watermark; absent where it holds nothing.
+        logged: what the log holds, by partition: its lowest offset, and the one behind its last; absent where it holds nothing.
     """
 
     topic: str
     topic_id: str
     first: Mapping[int, int]
     end: Mapping[int, int]
-    logged: Mapping[int, tuple[int, Watermark]]
+    logged: Mapping[int, tuple[int, int]]
 
     def covers(self, partition: int, start: int) -> bool:
         """Whether the log holds every record from an offset on, up to one that the topic still keeps."""
-        lowest, upto = self.logged.get(partition, (start + 1, Watermark(0)))
-        return lowest <= start and upto.next >= self.first[partition]
+        lowest, upto = self.logged.get(partition, (start + 1, 0))
+        return lowest <= start and upto >= self.first[partition]
 
     def begin(self, partition: int) -> int:
         """Where a lane begins that holds nothing of a partition."""
         first = self.first[partition]
-        lowest, _ = self.logged.get(partition, (first, Watermark(0)))
+        lowest, _ = self.logged.get(partition, (first, 0))
         return lowest if lowest < first and self.covers(partition, lowest) else first
 
     def history(self, starts: Mapping[int, Watermark]) -> dict[int, Watermark]:
-        """By partition that has to be read from the log first: where the topic takes over."""
-        return {p: self.logged[p][1] for p, start in starts.items() if start.next < self.first[p]}
+        """By partition that has to be read from the log first: where the topic takes over, which is where it begins.
+
+        Not where the log ends: the log writer may be ahead of the lanes, and events that broke their contract are not in
+        the log, so what the topic keeps is read there, that they are set aside.
+        """
+        return {p: Watermark(self.first[p]) for p, start in starts.items() if start.next < self.first[p]}
 
 
 def start_positions(facts: TopicFacts, lanes: Mapping[str, Sequence[LaneRecord]]) -> dict[int, Watermark]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from headrace.errors import IdentityError
+from headrace_schemas.dead_letters import dead_letter_topic, decode_dead_letter
 from headrace_schemas.stores import kafka
+from headrace_schemas.stores.lanes import Watermark
 from headrace_schemas.stores.log import event_log
 from headrace_streams import history
+from headrace_streams.errors import RestartNeeded
+from headrace_streams.journal import Journal
+from headrace_streams.source import Assignment, KafkaSource
 from tests.services import Services
 from tests.streams.shop import MORE_VIEWS, VIEWS, Shop
 
@@ -36,6 +43,19 @@ def expire(shop: Shop, share: float) -> dict[int, int]:
         future.result(20)
     assert kafka.first_offsets(shop.services.kafka, shop.topic) == firsts
     return firsts
+
+
+def set_aside(shop: Shop) -> set[tuple[int, int]]:
+    """Partition and offset of each dead letter."""
+    with kafka.TopicReader(shop.services.kafka, dead_letter_topic(shop.namespace)) as reader:
+        letters: Any = [(m.key(), m.value(), m.headers()) for m in reader.read_to_end()]
+    return {(letter.partition, letter.offset) for letter in (decode_dead_letter(*parts) for parts in letters)}
+
+
+def poll_for(source: KafkaSource, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        source.poll()
 
 
 def feed_log(shop: Shop) -> None:
@@ -61,7 +81,8 @@ def test_a_lost_store_is_read_again_from_the_log_and_then_from_the_topic(
         shop.wait(run)
         told = run.wait_for("hydrated")
         assert run.noted("hydrating")[0]["starts"] == {str(p): 0 for p in firsts}
-        assert told["rows"] == 600
+        assert run.noted("hydrating")[0]["upto"] == {str(p): first for p, first in firsts.items()}
+        assert told["rows"] == sum(event["_offset"] < firsts[event["_partition"]] for event in shop.events)
         assert shop.states() == reads
         shop.produce(100)
         shop.wait(run)
@@ -73,12 +94,48 @@ def test_a_new_view_begins_where_the_log_does_and_rewinds_nobody(shop: Shop) -> 
     with shop.streaming() as run:
         shop.wait(run)
     feed_log(shop)
-    expire(shop, 0.9)
+    firsts = expire(shop, 0.9)
     shop.declare(VIEWS + MORE_VIEWS)
     with shop.streaming() as run:
         shop.wait(run)
-        assert run.noted("hydrated")[0]["rows"] == 500
+        assert run.noted("hydrated")[0]["rows"] == sum(firsts.values())
     assert shop.check() > 300
+
+
+def test_what_broke_its_contract_is_set_aside_though_the_log_is_ahead(shop: Shop) -> None:
+    """The log has no row of it. A store that was flushed was filled up to the log's end, and nobody saw what lay before that."""
+    shop.produce(300)
+    with shop.streaming() as run:
+        shop.wait(run)
+    ends = kafka.end_offsets(shop.services.kafka, shop.topic)
+    shop.produce_raw(b"\xff", b"\xff\xfe", b"")
+    shop.produce(100)
+    feed_log(shop)
+    expire(shop, 0.5)
+    shop.client.flushall()
+    with shop.streaming() as run:
+        shop.wait(run)
+        assert run.noted("hydrated")
+    assert shop.check() > 100
+    assert set_aside(shop) == {(0, ends[0] + number) for number in range(3)}
+
+
+def test_records_that_expire_while_the_log_is_read_are_read_from_the_log_too(shop: Shop) -> None:
+    shop.produce(300)
+    feed_log(shop)
+    identity = kafka.topic_identity(shop.services.kafka, shop.topic)
+    firsts = expire(shop, 0.5)
+    starts = {partition: Watermark(first - 20) for partition, first in firsts.items()}  # what it was a moment ago
+    assignment = Assignment(shop.topic, identity, starts, firsts)
+    source = KafkaSource(shop.services.kafka, [assignment], Journal("stream", io.StringIO()))
+    try:
+        with pytest.raises(RestartNeeded, match="records expired before they were read"):
+            poll_for(source, 30.0)
+    finally:
+        source.close()
+    with shop.streaming() as run:
+        shop.wait(run)
+    assert shop.check() > 100
 
 
 def test_another_number_of_lanes_is_another_layout_that_is_filled_from_the_log(shop: Shop) -> None:

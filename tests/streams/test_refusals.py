@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from headrace.errors import ConfigError, Gap, HeadraceError, IdentityError, ServiceUnavailable, StoreError
@@ -68,6 +68,7 @@ class Script:
     """A consumer that hands over one list after the other."""
 
     polls: list[list[Record]] = field(default_factory=list)
+    watermarks: tuple[int, int] | None = (0, 4)
 
     def assign(self, _: Sequence[TopicPartition]) -> None: ...
     def unassign(self) -> None: ...
@@ -77,7 +78,9 @@ class Script:
         return self.polls.pop(0) if self.polls else []
 
     def get_watermark_offsets(self, _: TopicPartition, timeout: float) -> tuple[int, int]:
-        return 0, 4
+        if self.watermarks is None:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+        return self.watermarks
 
     def poll(self, _timeout_s: float) -> Record | None:
         found = self.consume(1, 0.0)
@@ -131,6 +134,23 @@ def test_a_lost_position_stops_and_never_skips(script: Script, code: int) -> Non
         poll(script, [Record(5, code)])
     assert "another [project] namespace" in str(caught.value)
     assert exit_code(caught.value) == IDENTITY
+
+
+@pytest.mark.parametrize("watermarks", [(6, 6), (9, 20)])
+def test_records_that_expire_before_they_are_read_start_the_group_again(
+    script: Script, watermarks: tuple[int, int]
+) -> None:
+    """Whether the log has them is for the next start to find out; it stops if not, and names what is missing."""
+    script.watermarks = watermarks
+    with pytest.raises(RestartNeeded, match="partition 0: records expired before they were read; the worker") as caught:
+        poll(script, [Record(5, KafkaError._AUTO_OFFSET_RESET)])
+    assert exit_code(caught.value) == RESTART
+
+
+def test_a_position_is_not_judged_while_the_broker_is_away(script: Script) -> None:
+    script.watermarks = None
+    with pytest.raises(ServiceUnavailable, match="nowhere:1"):
+        poll(script, [Record(5, KafkaError._AUTO_OFFSET_RESET)])
 
 
 def test_an_end_before_the_position_stops(script: Script) -> None:

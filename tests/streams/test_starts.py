@@ -10,8 +10,7 @@ from headrace_streams.starts import TopicFacts, highest_marks, start_positions
 
 
 def facts(first: dict[int, int], end: dict[int, int], logged: dict[int, tuple[int, int]] | None = None) -> TopicFacts:
-    held = {p: (low, Watermark(upto)) for p, (low, upto) in (logged or {}).items()}
-    return TopicFacts("flights.departures", "now", first, end, held)
+    return TopicFacts("flights.departures", "now", first, end, logged or {})
 
 
 def lane(topic_id: str = "now", **nexts: int) -> LaneRecord:
@@ -32,6 +31,14 @@ def test_a_fresh_view_begins_at_the_first_offset() -> None:
 def test_a_fresh_view_stops_where_the_log_holds_what_the_topic_lost() -> None:
     with pytest.raises(IdentityError, match=r"a first offset of 5: 2 to 4 are missing; Restore the records"):
         start_positions(facts({0: 5}, {0: 20}, {0: (2, 4)}), {"view 'new'": [LaneRecord()]})
+
+
+def test_the_log_is_read_up_to_what_the_topic_keeps_and_no_further() -> None:
+    """It may be ahead of the lanes, and what broke its contract stands in the topic only."""
+    known = facts({0: 5, 1: 0}, {0: 20, 1: 20}, {0: (0, 18), 1: (0, 18)})
+    starts = start_positions(known, {"view 'a'": [lane(p0=3, p1=3)]})
+    assert {partition: mark.next for partition, mark in starts.items()} == {0: 3, 1: 3}
+    assert known.history(starts) == {0: Watermark(5)}
 
 
 def test_a_position_below_the_first_offset_stops_and_names_the_missing_range() -> None:
