@@ -1,6 +1,7 @@
 """One run: services, pipeline, payments, faults in a seeded order, and in the end everything held against the expectation.
 
-    struck   work was in flight when it came: records were acknowledged by the broker and not committed (or not logged) yet
+    struck   work was in flight when it came: records were acknowledged by the broker, readable (behind no open transaction), and not
+             committed (or not logged) yet
 
 What may not live here: the faults themselves, what must come out.
 """
@@ -19,11 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace_schemas.stores.log import event_log
-from tests.recovery.chaos.expectation import Comparison, compare, read_topic
+from headrace_streams.errors import IDENTITY
+from tests.recovery.chaos.expectation import Comparison, compare
 from tests.recovery.chaos.faults import FAULTS, Fault, Stage
 from tests.recovery.chaos.payments import Payments, write_project
 from tests.recovery.chaos.pipeline import Pipeline
-from tests.recovery.chaos.setups import Setup
+from tests.recovery.chaos.reader import Reader
+from tests.recovery.chaos.setups import APACHE, Setup
 
 WORKERS, PARTITIONS = 2, 2
 _BURST = 400
@@ -42,6 +45,8 @@ class Report:
         struck: how many of them struck work in flight, by name.
         ends: supervisors that ended and were started again.
         starts: worker groups that were started.
+        hydrated: rows that each worker read from the log, where the topic had forgotten them.
+        transactions: how many payments were written in, by how they ended.
         comparison: what came out.
         seconds: it took.
     """
@@ -53,6 +58,8 @@ class Report:
     struck: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
     starts: int = 0
+    hydrated: list[int] = field(default_factory=list)
+    transactions: Counter[str] = field(default_factory=Counter)
     comparison: Comparison = field(default_factory=Comparison)
     seconds: float = 0.0
 
@@ -63,6 +70,8 @@ class Report:
             yield f"  {self.struck[name]:3} of {count:3} struck work in flight   {name}"
         total = f"{self.struck.total()} of {self.faults.total()} faults struck"
         yield f"  {total}; {self.starts} worker groups; supervisors that ended: {dict(self.ends) or 'none'}"
+        ended = ", ".join(f"{count:,} {how}" for how, count in sorted(self.transactions.items()))
+        yield f"  transactions: {ended or 'none'}; read from the log {len(self.hydrated)} times, {sum(self.hydrated):,} rows"
         found = self.comparison
         yield f"  {found.events:,} events: {found.rows:,} in the log, {found.dead:,} dead letters"
         for view, account in found.accounts.items():
@@ -109,10 +118,10 @@ def run(
     loaded = write_project(directory / "project", f"{name}.paid", name)
     with Setup(kind, directory / "services") as setup, small_disk(directory / "disk") as disk:
         report.services = setup.described
-        payments = Payments(setup.kafka, loaded, PARTITIONS, seed, rate)
+        payments = Payments(setup.kafka, loaded, PARTITIONS, seed, rate, transactions=kind in APACHE)
         log_path = (disk or directory) / "log"
         pipeline = Pipeline(directory / "project", setup.kafka, setup.redis, log_path, WORKERS)
-        stage = Stage(setup, pipeline, payments, random.Random(seed), disk)
+        stage = Stage(setup, pipeline, payments, Reader(setup.kafka, loaded), random.Random(seed), disk)
         try:
             payments.start()
             pipeline.start("stream")
@@ -127,13 +136,12 @@ def run(
         finally:
             pipeline.stop()
         report.starts = len(pipeline.notes("stream", "started", newest=False)) if pipeline.children else 0
-        report.ends = pipeline.ends
-        read = read_topic(setup.kafka, pipeline.loaded)
-        report.comparison = compare(setup.kafka, setup.redis, pipeline.loaded, read)
-        if len(read.events) + len(read.broken) != records:
-            report.comparison.wrong.append(
-                f"{records} records acknowledged, {len(read.events) + len(read.broken)} there"
-            )
+        report.hydrated = [note["rows"] for note in pipeline.notes("stream", "hydrated", newest=False)]
+        report.ends, report.transactions = pipeline.ends, payments.account.transactions
+        read = stage.reader.read()
+        report.comparison = compare(setup.kafka, setup.redis, pipeline.loaded, read, payments.account)
+        if any(end.endswith(f" {IDENTITY}") for end in pipeline.ends):
+            report.comparison.wrong.append("a supervisor took the topic for another one and ended for good")
     report.seconds = time.monotonic() - began
     return report
 
@@ -143,6 +151,7 @@ def _strike_all(stage: Stage, faults: list[Fault], report: Report, until_s: floa
         if time.monotonic() > until_s:
             tell(f"  the time is over after {number - 1} faults")
             return
+        fault.prepare(stage)
         stage.payments.burst(_BURST)
         lag = _work_in_flight(stage, fault)
         at = time.monotonic()

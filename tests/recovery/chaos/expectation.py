@@ -1,21 +1,18 @@
 """What a single, patient reader of the topic would have: the expectation, made without the pipeline.
 
-It reads every record that the broker kept, decodes with fastavro, judges by rules of its own, and asks the naive oracle for values.
+What it read (`reader.py`) has to be what producers had acknowledged or committed, and nothing that they aborted. The naive oracle is asked for values.
 Canonical states and what became of each event (folded, repeat, too late) come from one fold of the kernel in the order of offsets.
 What may not live here: the pipeline, faults.
 """
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import fastavro
 import numpy as np
 import polars as pl
 
@@ -28,20 +25,9 @@ from headrace_schemas.keys import ViewKeys, encode_key
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.stores import kafka, online
 from headrace_schemas.stores.log import event_log
+from tests.recovery.chaos.account import Account
 from tests.recovery.chaos.payments import MINUTE_US
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FUTURE_US = 60 * MINUTE_US + 1_000  # the declared hour, and the millisecond that Kafka's time is cut to
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """The topic's records, judged: the events, and the ids of those that are none."""
-
-    topic_id: str
-    events: list[Row]
-    broken: set[str]
+from tests.recovery.chaos.reader import Read, Row
 
 
 @dataclass(slots=True)
@@ -72,41 +58,10 @@ class Comparison:
         return not (self.lost or self.doubled or self.wrong)
 
 
-def read_topic(bootstrap: str, loaded: LoadedProject) -> Read:
-    """Everything that the broker kept of the topic."""
-    event = loaded.project.event("paid")
-    schema = fastavro.parse_schema(dict(event.avro_schema))
-    events, broken = [], set()
-    with kafka.TopicReader(bootstrap, event.topic, patience_s=120.0) as reader:
-        topic_id = reader.identity.topic_id
-        for message in reader.read_to_end():
-            row = _judge(schema, message.value() or b"", message.timestamp()[1] * 1000)
-            if row is None:
-                broken.add(f"{topic_id}/{message.partition()}/{message.offset()}")
-            else:
-                events.append({**row, "_partition": message.partition(), "_offset": message.offset()})
-    events.sort(key=lambda row: (row["_partition"], row["_offset"]))
-    return Read(topic_id, events, broken)
-
-
-def _judge(schema: Any, value: bytes, arrived_us: int) -> Row | None:
-    """The event that a record is, or None."""
-    data = io.BytesIO(value)
-    try:
-        row: Any = fastavro.schemaless_reader(data, schema, None)
-    except Exception:  # noqa: BLE001  (whatever fastavro makes of garbage)
-        return None
-    if data.tell() != len(value) or not isinstance(row["at"], datetime):
-        return None
-    row["at"] = (row["at"] - _EPOCH) // timedelta(microseconds=1)
-    if row["amount"] is not None and not -1000 <= row["amount"] <= 1000:
-        return None
-    return None if row["at"] > arrived_us + _FUTURE_US else row
-
-
-def compare(bootstrap: str, redis_url: str, loaded: LoadedProject, read: Read) -> Comparison:
-    """Hold everything that the pipeline made against the expectation."""
+def compare(bootstrap: str, redis_url: str, loaded: LoadedProject, read: Read, account: Account) -> Comparison:
+    """Hold everything that the pipeline made against the expectation, and that against what was produced."""
     result = Comparison(events=len(read.events) + len(read.broken))
+    _compare_produced(read, account, result)
     client = online.connect(redis_url)
     try:
         for view in loaded.project.views:
@@ -116,6 +71,15 @@ def compare(bootstrap: str, redis_url: str, loaded: LoadedProject, read: Read) -
     _compare_log(loaded, read.events, result)
     _compare_dead_letters(bootstrap, loaded, read, result)
     return result
+
+
+def _compare_produced(read: Read, account: Account, result: Comparison) -> None:
+    if result.events != account.records:
+        result.wrong.append(f"{account.records} records count, {result.events} were read")
+    broken = {(int(partition), int(offset)) for _, partition, offset in (id_.rsplit("/", 2) for id_ in read.broken)}
+    places = broken | {(row["_partition"], row["_offset"]) for row in read.events}
+    if places & account.aborted:
+        result.wrong.append(f"aborted records were read: {sorted(places & account.aborted)[:3]}")
 
 
 def _compare_view(

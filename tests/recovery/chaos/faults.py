@@ -10,18 +10,26 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 from redis.crc import key_slot
 
 from headrace_schemas.keys import ViewKeys
-from headrace_schemas.stores import online
+from headrace_schemas.stores import kafka, online
+from headrace_schemas.stores.log import event_log
 from headrace_streams.errors import FENCED
 from tests.recovery.chaos.payments import Payments
 from tests.recovery.chaos.pipeline import Pipeline
 from tests.recovery.chaos.proxy import Proxy, Way
-from tests.recovery.chaos.setups import KINDS, Setup
+from tests.recovery.chaos.reader import Reader
+from tests.recovery.chaos.setups import APACHE, KINDS, Setup
+from tests.recovery.chaos.teller import Ending
+
+_OPEN_S = (2.0, 8.0)  # how long a transaction is left open, while more faults come
+_LEAST_EXPIRED = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +39,11 @@ class Stage:
     setup: Setup
     pipeline: Pipeline
     payments: Payments
+    reader: Reader
     chance: random.Random
     log_disk: Path | None  # a small disk that holds the log, if one could be mounted
+    keeps: dict[int, int] = field(default_factory=dict)
+    """By partition, the first offset that the topic is to keep; see `_find_old`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,7 @@ class Fault:
         kinds: the services on which it exists.
         role: whose work it strikes: ``stream`` or ``log``.
         most: how often in one run.
+        prepare: what has to be done before it, while nothing is held back for it.
     """
 
     name: str
@@ -52,18 +64,20 @@ class Fault:
     kinds: tuple[str, ...]
     role: str
     most: int
+    prepare: Callable[[Stage], None]
 
 
 FAULTS: list[Fault] = []
 
 
-def fault(name: str, *, on: tuple[str, ...] = KINDS, role: str = "stream", most: int = 1_000) -> Callable[
-    [Callable[[Stage], None]], Callable[[Stage], None]
-]:  # fmt: skip
+def fault(
+    name: str, *, on: tuple[str, ...] = KINDS, role: str = "stream", most: int = 1_000,
+    prepare: Callable[[Stage], None] = lambda _: None,
+) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:  # fmt: skip
     """Enrol a fault."""
 
     def enrol(strike: Callable[[Stage], None]) -> Callable[[Stage], None]:
-        FAULTS.append(Fault(name, strike, on, role, most))
+        FAULTS.append(Fault(name, strike, on, role, most, prepare))
         return strike
 
     return enrol
@@ -148,14 +162,65 @@ def _(stage: Stage) -> None:
     stage.setup.freeze(stage.setup.broker, stage.chance.uniform(0.3, 2.0))
 
 
-@fault("kill -9 of the broker", on=("sentinel", "cluster"), most=3)
+@fault("kill -9 of the broker", on=APACHE, most=3)
 def _(stage: Stage) -> None:
     stage.setup.kill(stage.setup.broker)
 
 
-@fault("partitions added", on=("sentinel", "cluster"), most=2)  # the embedded broker cannot
+@fault("partitions added", on=APACHE, most=2)  # the embedded broker cannot
 def _(stage: Stage) -> None:
     stage.payments.add_partition()
+
+
+@fault("a transaction left open, then committed", on=APACHE, most=3)
+def _(stage: Stage) -> None:
+    stage.payments.leave_open(Ending.COMMIT, stage.chance.uniform(*_OPEN_S))
+
+
+@fault("a transaction left open, then aborted", on=APACHE, most=3)
+def _(stage: Stage) -> None:
+    stage.payments.leave_open(Ending.ABORT, stage.chance.uniform(*_OPEN_S))
+
+
+@fault("a transaction left open, until its producer is fenced", on=APACHE, most=3)
+def _(stage: Stage) -> None:
+    stage.payments.leave_open(Ending.FENCE, stage.chance.uniform(*_OPEN_S))
+
+
+def _find_old(stage: Stage) -> None:
+    """Up to where the topic may forget: what every view and the log have, and the expectation too."""
+    topic, pipeline = stage.payments.topic, stage.pipeline
+    firsts = kafka.first_offsets(stage.setup.kafka, topic, patience_s=60.0)
+    log = event_log(pipeline.loaded.settings, pipeline.loaded.project.event("paid"))
+
+    def done() -> dict[int, int] | None:
+        committed, logged = pipeline.committed() or {}, log.watermark()
+        done = {p: min(committed.get(p, 0), logged.get(p, 0)) for p in firsts}
+        return done if sum(max(0, done[p] - first) for p, first in firsts.items()) > _LEAST_EXPIRED else None
+
+    for partition, upto in pipeline.until(done, "old records").items():
+        first = firsts[partition]
+        stage.keeps[partition] = max(first, first + int((upto - first) * stage.chance.uniform(0.5, 1.0)))
+    stage.reader.keep()
+
+
+def _expire(stage: Stage) -> None:
+    topic = stage.payments.topic
+    admin = AdminClient({"bootstrap.servers": stage.setup.kafka, "log_level": 0})
+    places = [TopicPartition(topic, partition, first) for partition, first in stage.keeps.items()]
+    for future in admin.delete_records(places, request_timeout=30).values():
+        future.result(40)
+
+
+@fault("records expired", on=APACHE, most=3, prepare=_find_old)
+def _(stage: Stage) -> None:
+    _expire(stage)
+
+
+@fault("records expired, and the store flushed", on=APACHE, most=3, prepare=_find_old)
+def _(stage: Stage) -> None:
+    _expire(stage)
+    _flush(stage)
 
 
 # --- the store ----------------------------------------------------------------------------------------------------------
@@ -178,6 +243,10 @@ def _(stage: Stage) -> None:
 
 @fault("the store flushed", most=3)
 def _(stage: Stage) -> None:
+    _flush(stage)
+
+
+def _flush(stage: Stage) -> None:
     nodes = stage.setup.stores if stage.setup.watched is None else [stage.setup.watched.primary().server]
     for server in nodes:
         client = _client(server.address)

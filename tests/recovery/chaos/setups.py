@@ -24,6 +24,7 @@ from tests.recovery.chaos.proxy import HOST, Proxy
 from tests.redis_topologies import ClusterOfThree, RedisNode, Watched, program_of
 
 KINDS = ("embedded", "sentinel", "cluster")
+APACHE = ("sentinel", "cluster")  # the embedded broker has neither transactions nor records that expire
 _START_S = 60.0
 
 
