@@ -30,6 +30,7 @@ __all__ = [
     "Assembled",
     "RequestReader",
     "assemble",
+    "assembled_fields",
     "event_columns_needed",
     "lookup_columns",
     "request_columns",
@@ -93,6 +94,14 @@ def assemble(model: Model, request: Columns, lookups: Lookups) -> Assembled:
 def lookup_columns(model: Model, i: int) -> Positions:
     """Which columns of a read of view ``model.lookups[i].view`` are the lookup's features."""
     return _plan(model).lookup_columns[i]
+
+
+def assembled_fields(model: Model) -> frozenset[str]:
+    """The request fields whose columns `assemble` looks at, and the event's time."""
+    plan = _plan(model)
+    used = {name for name, _ in (*plan.numeric_fields, *plan.texts)}
+    used |= {name for step in plan.transforms for _, name, _ in step.fields}
+    return frozenset(used | {model.request.time})
 
 
 def event_columns_needed(view: FeatureView) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -112,10 +112,17 @@ class RequestReader:
         single = len(rows) == 1
         return [self._record(row, None if single else i, at_us) for i, row in enumerate(rows)]
 
-    def columns(self, records: Sequence[Record]) -> dict[str, npt.NDArray[Any]]:
-        """One array per asked field. A null is NaN or None, and so is an optional field that did not come."""
+    def columns(self, records: Sequence[Record], names: Container[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+        """One array per asked field. A null is NaN or None, and so is an optional field that did not come.
+
+        Args:
+            records: the checked rows.
+            names: of the asked fields only these; by default all.
+        """
         columns = {}
         for reader in self._asked:
+            if names is not None and reader.name not in names:
+                continue
             name, null = reader.name, reader.null
             values = [null if (value := record.get(name)) is None else value for record in records]
             columns[name] = np.array(values, dtype=reader.dtype)

@@ -21,6 +21,7 @@ from headrace.program import SLACK_BYTES
 
 HEADER: Final = struct.Struct("<BB6sq")
 _PARTITIONS: Final = struct.Struct("<H")
+_SLACK: Final = bytes(SLACK_BYTES)
 _FORMS: Final[tuple[Literal["raw"], Literal["tiles"]]] = ("raw", "tiles")
 
 
@@ -62,11 +63,9 @@ class States:
         >>> States.from_list([b"abc", None, b"d"]).to_list()
         [b'abc', None, b'd']
         """
-        lengths = (len(state) if state else 0 for state in states)
-        offsets = np.array([*accumulate(lengths, initial=0)], dtype=np.int64)
-        packed = bytearray().join([state or b"" for state in states])
-        packed += bytes(SLACK_BYTES)
-        return cls(np.frombuffer(packed, dtype=np.uint8), offsets)
+        present = [state or b"" for state in states]
+        offsets = np.array([0, *accumulate(map(len, present))], dtype=np.int64)
+        return cls(np.frombuffer(bytearray().join([*present, _SLACK]), dtype=np.uint8), offsets)
 
     @classmethod
     def empty(cls, count: int) -> States:

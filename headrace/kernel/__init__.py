@@ -2,7 +2,7 @@
 
     prepare   columns of events            -> EventBatch
     update    states, events               -> new states                      (stream)
-    read      states, moments              -> features                        (serving)
+    read      states, moments              -> features                        (serving; `JointReader`: of several views)
     sweep     events and moments in order  -> features                        (training)
     repeats   events                       -> which of them `update` skips    (training)
 
@@ -12,7 +12,9 @@ Importing this package loads numba; `import headrace` does not. What may not liv
 from __future__ import annotations
 
 from headrace.kernel.batch import EventBatch, prepare
-from headrace.kernel.hashing import Groups, group_keys, hash_bytes, hash_keys
+from headrace.kernel.hashing import Groups, group_keys, hash_bytes, hash_keys, hash_list
+from headrace.kernel.heads import Included, included
+from headrace.kernel.joint import NEVER, JointRead, JointReader, read
 from headrace.kernel.operations import (
     DUPLICATE,
     FILTERED,
@@ -23,7 +25,6 @@ from headrace.kernel.operations import (
     TOO_LATE,
     Updated,
     canonical,
-    read,
     repeats,
     sweep,
     update,
@@ -37,12 +38,16 @@ __all__ = [
     "FILTERED",
     "FOLD",
     "FOLDED",
+    "NEVER",
     "READ",
     "SKIPPED_OFFSET",
     "TOO_LATE",
     "EventBatch",
     "Groups",
     "Headers",
+    "Included",
+    "JointRead",
+    "JointReader",
     "Layout",
     "StateHeader",
     "States",
@@ -51,8 +56,10 @@ __all__ = [
     "group_keys",
     "hash_bytes",
     "hash_keys",
+    "hash_list",
     "header",
     "headers",
+    "included",
     "prepare",
     "read",
     "repeats",

@@ -76,7 +76,7 @@ def _by_slot(slot: I32, states: int) -> tuple[I64, I64]:
 
 
 @inner
-def _fold_own(
+def fold_own(
     program: list[int],
     work: list[int],
     buffer: int,
@@ -159,48 +159,6 @@ def update_states(
     return target, ends, status, dirty, OK, 0
 
 
-@entry
-def read_states(
-    program_array: I64,
-    work_array: I64,
-    buffer_array: U8,
-    data: U8,
-    offsets: I64,
-    at_us: I64,
-    own: bool,
-    own_time_us: I64,
-    own_identity: I64,
-    own_value_array: F64,
-    own_mask_array: U8,
-    own_kept: U8,
-    features: F64,
-) -> tuple[int, int]:
-    """Read each state at its moment, if asked with the request's own event folded in; returns (error, its state)."""
-    program, work, buffer = pointer(program_array), pointer(work_array), pointer(buffer_array)
-    source, target = pointer(data), pointer(features)
-    values, masks = pointer(own_value_array), pointer(own_mask_array)
-    fields, filters = own_value_array.shape[1], own_mask_array.shape[1]
-    for s in range(len(offsets) - 1):
-        fold_own = own and own_kept[s] != 0
-        error = load_state(program, work, buffer, source, offsets[s], offsets[s + 1], not fold_own)
-        if error != OK:
-            return error, s
-        if fold_own:
-            _fold_own(
-                program,
-                work,
-                buffer,
-                own_time_us[s],
-                own_identity[s],
-                item(values, s * fields),
-                item(masks, s * filters),
-            )
-            read_state(program, work, buffer, at_us[s], target, s * program[P_N_FEATURES])
-        else:
-            read_state(program, work, source, at_us[s], target, s * program[P_N_FEATURES])
-    return OK, 0
-
-
 @inner
 def _copy_state(program: list[int], work: list[int], buffer: int, other_work: list[int], other_buffer: int) -> None:
     """The loaded state once more, at the same places of another working area."""
@@ -266,7 +224,7 @@ def sweep_steps(
                 fold(program, work, buffer)
         elif own and own_kept[i] != 0 and not is_known(program, work, buffer, own_identity[i]):
             _copy_state(program, work, buffer, own_work, own_buffer)
-            _fold_own(
+            fold_own(
                 program,
                 own_work,
                 own_buffer,

@@ -70,6 +70,31 @@ def item(typing: Any, start: Any, count: Any) -> _Generated:
     return start(start, types.int64), generate
 
 
+def _pointer_at(item: Any, kind: Any) -> _Generated:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], item.as_pointer())
+
+    return types.CPointer(kind)(types.int64), generate
+
+
+@generated_pointer
+def words_at(typing: Any, address: Any) -> _Generated:
+    """The 64-bit integers at an address. Whoever passes addresses keeps their arrays alive."""
+    return _pointer_at(_I64, types.int64)
+
+
+@generated_pointer
+def bytes_at(typing: Any, address: Any) -> _Generated:
+    """As `words_at`: bytes."""
+    return _pointer_at(_I8, types.uint8)
+
+
+@generated_pointer
+def floats_at(typing: Any, address: Any) -> _Generated:
+    """As `words_at`: float64."""
+    return _pointer_at(_F64, types.float64)
+
+
 @generated(int)
 def load(typing: Any, buffer: Any, position: Any) -> _Generated:
     """The 8 bytes at a position."""

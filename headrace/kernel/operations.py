@@ -1,4 +1,4 @@
-"""The callers' operations on states: `update`, `read`, `sweep`, `repeats`, `canonical`.
+"""The callers' operations on states: `update`, `sweep`, `repeats`, `canonical`; reading has `joint.py`.
 
 They check what crosses into compiled code, and say in words what it found. All release the interpreter's lock while they run.
 What may not live here: compiled code.
@@ -69,47 +69,12 @@ def update(layout: Layout, states: States, batch: EventBatch, slot: npt.NDArray[
         raise ValueError(f"{len(batch)} events need as many slots, not {len(slot)}")
     if len(slot) and not 0 <= int(slot.min()) <= int(slot.max()) < len(states):
         raise IndexError(f"slots are 0 to {len(states) - 1}, not {slot.min()} to {slot.max()}")
-    program, work, buffer = _working_area(layout)
+    program, work, buffer = working_area(layout)
     data, offsets, status, dirty, error, index = engine.update_states(
-        program, work, buffer, _writable(states.data), states.offsets, slot, *_columns(batch)
+        program, work, buffer, writable(states.data), states.offsets, slot, *_columns(batch)
     )
-    _raise_on(error, layout, states, index)
+    raise_on(error, layout, states, index)
     return Updated(States(data, offsets), status, dirty.view(np.bool_))
-
-
-def read(
-    layout: Layout, states: States, at_us: npt.NDArray[np.int64], own: EventBatch | None = None
-) -> npt.NDArray[np.float64]:
-    """The features of each state at its moment; NaN is null.
-
-    Args:
-        layout: of the view.
-        states: one per row.
-        at_us: one per row.
-        own: the requests' own events, one per row: each is folded into a copy first, as the last event of its time, unless its
-            id came through the stream already.
-
-    Raises:
-        CodecError: a state's bytes are broken or of another layout.
-    """
-    at_us = np.ascontiguousarray(at_us, dtype=np.int64)
-    if len(at_us) != len(states):
-        raise ValueError(f"{len(states)} states need as many moments, not {len(at_us)}")
-    program, work, buffer = _working_area(layout)
-    features = np.empty((len(states), layout.n_features), dtype=np.float64)
-    error, index = engine.read_states(
-        program,
-        work,
-        buffer,
-        _writable(states.data),
-        states.offsets,
-        at_us,
-        own is not None,
-        *_own_columns(layout, own, len(states)),
-        features,
-    )
-    _raise_on(error, layout, states, index)
-    return features
 
 
 def sweep(
@@ -149,7 +114,7 @@ def sweep(
         out = np.full((len(at_us), layout.n_features), np.nan)
     elif out.shape != (len(at_us), layout.n_features) or out.dtype != np.float64 or not out.flags.c_contiguous:
         raise ValueError(f"out is a contiguous float64 array of shape {(len(at_us), layout.n_features)}")
-    program, work, buffer = _working_area(layout)
+    program, work, buffer = working_area(layout)
     engine.sweep_steps(
         program,
         work,
@@ -159,7 +124,7 @@ def sweep(
         *_columns(events),
         at_us,
         own is not None,
-        *_own_columns(layout, own, len(at_us)),
+        *own_columns(layout, own, len(at_us)),
         step_slot,
         step_kind,
         step_index,
@@ -181,7 +146,7 @@ def repeats(layout: Layout, batch: EventBatch, slot: npt.NDArray[np.int32]) -> n
     if layout.view.dedupe > 0:
         order = np.lexsort((batch.offset, batch.partition, slot))
         identity, slot = batch.id_hash.view(np.int64), np.ascontiguousarray(slot, np.int32)
-        engine.mark_repeats(*_working_area(layout), order, slot, batch.partition, identity, batch.kept, repeated)
+        engine.mark_repeats(*working_area(layout), order, slot, batch.partition, identity, batch.kept, repeated)
     return repeated.view(np.bool_)
 
 
@@ -194,8 +159,8 @@ def canonical(layout: Layout, state: bytes) -> bytes:
         CodecError: the bytes are broken or of another layout.
     """
     states = States.from_list([state])
-    data, error = engine.canonical_state(*_working_area(layout), states.data, len(state))
-    _raise_on(error, layout, states, 0)
+    data, error = engine.canonical_state(*working_area(layout), states.data, len(state))
+    raise_on(error, layout, states, 0)
     return bytes(data.tobytes())
 
 
@@ -210,6 +175,7 @@ def warm(*, folding_only: bool = False) -> None:
     from headrace.features import count
     from headrace.fields import string, timestamp
     from headrace.kernel.hashing import group_keys
+    from headrace.kernel.joint import read
     from headrace.views import FeatureView
 
     event = Event("warm", fields={"key": string(), "at": timestamp()}, time="at")
@@ -229,13 +195,14 @@ def warm(*, folding_only: bool = False) -> None:
         repeats(layout, batch, slot)
 
 
-def _working_area(layout: Layout) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+def working_area(layout: Layout) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """The opcode table, a working area, and a buffer for the rows of a state."""
     program = layout.program
     return program, np.zeros(program[P_WORK_SIZE], np.int64), np.empty(program[P_BUFFER_BYTES], np.uint8)
 
 
-def _writable(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    # Compiled code is specialised for writable arrays; it does not write to this one.
+def writable(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The bytes as compiled code is specialised for: writable, although it does not write to them."""
     return data if data.flags.writeable and data.flags.c_contiguous else np.array(data)
 
 
@@ -244,7 +211,8 @@ def _columns(batch: EventBatch) -> tuple[_I64, _I32, _I64, _I64, _F64, _U8, _U8]
     return batch.time_us, batch.partition, batch.offset, identity, batch.values, batch.masks, batch.kept
 
 
-def _own_columns(layout: Layout, own: EventBatch | None, rows: int) -> tuple[_I64, _I64, _F64, _U8, _U8]:
+def own_columns(layout: Layout, own: EventBatch | None, rows: int) -> tuple[_I64, _I64, _F64, _U8, _U8]:
+    """The columns of the requests' own events that compiled code looks at; empty ones where there are none."""
     if own is not None:
         _check_batch(layout, own)
         if len(own) != rows:
@@ -262,10 +230,22 @@ def _check_batch(layout: Layout, batch: EventBatch) -> None:
         raise ValueError(f"the batch was not prepared for feature view {layout.view.name!r}")
 
 
-def _raise_on(error: int, layout: Layout, states: States, index: int) -> None:
+def raise_on(error: int, layout: Layout, states: States, index: int, row: int | None = None) -> None:
+    """Say in words what compiled code found.
+
+    Args:
+        error: OK, or which rule the bytes of a state break.
+        layout: of the view.
+        states: that were given.
+        index: of the state.
+        row: what the caller counts it as, if not as `index`.
+
+    Raises:
+        CodecError: there was an error.
+    """
     if error == OK:
         return
-    what = f"state {index} of feature view {layout.view.name!r}"
+    what = f"state {index if row is None else row} of feature view {layout.view.name!r}"
     if error == BAD_FINGERPRINT:
         found = f"{header(states[index]).fingerprint:012x}"
         raise CodecError(what, f"layout {found} is not the view's {layout.fingerprint:012x}; backfill the view")

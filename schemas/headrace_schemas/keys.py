@@ -102,6 +102,11 @@ class ViewKeys:
 
         return self.state_prefixes[hash_bytes(key) % self.lanes] + key
 
+    def locate_all(self, keys: Sequence[bytes], hashes: Sequence[int]) -> list[bytes]:
+        """`locate` for many keys whose hashes are known."""
+        prefixes, lanes = self.state_prefixes, self.lanes
+        return [prefixes[key_hash % lanes] + key for key, key_hash in zip(keys, hashes, strict=True)]
+
     def lane_key(self, lane: int) -> bytes:
         """The Redis key of a lane's record."""
         return self.state_prefixes[lane][:-1] + b"lane"
@@ -150,6 +155,24 @@ def encode_key(values: Sequence[str | int]) -> bytes:
     if len(encoded) > MAX_KEY_BYTES:
         raise _too_long(len(encoded))
     return encoded
+
+
+def encode_column(values: Sequence[str] | Sequence[int]) -> list[bytes] | None:
+    r"""`encode_key` of many keys of one field; None where not all are plain, which `encode_key` then explains.
+
+    >>> encode_column(["JFK", "ä"]), encode_column([258]), encode_column(["JFK", 1])
+    ([b'JFK', b'\xc3\xa4'], [b'\x02\x01\x00\x00\x00\x00\x00\x00'], None)
+    """
+    kinds = set(map(type, values))
+    try:
+        if kinds == {str}:
+            keys = [value.encode() for value in values]  # type: ignore[union-attr]
+            return keys if max(map(len, keys)) <= MAX_KEY_BYTES else None
+        if kinds == {int}:
+            return [value.to_bytes(8, "little", signed=True) for value in values]  # type: ignore[union-attr]
+    except (UnicodeEncodeError, OverflowError):
+        return None
+    return None
 
 
 def _encode_value(value: object) -> bytes:

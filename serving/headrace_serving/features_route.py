@@ -137,7 +137,7 @@ class FeaturesRoute:
                 {
                     "key": key,
                     "found": state is not None,
-                    "ahead": newest is not None and newest >= asked.at_us,
+                    "ahead": newest >= asked.at_us,
                     "age_s": age_s(newest, asked.at_us),
                     "features": dict(zip(names, row, strict=True)),
                 }

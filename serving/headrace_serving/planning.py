@@ -5,6 +5,7 @@ A plan is made once, at the start; what it holds are arrays, tuples and byte str
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ import headrace as hr
 from headrace import kernel
 from headrace.assembly import lookup_columns
 from headrace_schemas.keys import encode_key
-from headrace_serving.reading import Float64, State, ViewPlan
+from headrace_serving.reading import Float64, ViewPlan
 from headrace_serving.requests import RequestSchema, Rows
 
 
@@ -36,25 +37,28 @@ class LookupPlan:
     names: tuple[str, ...]
     folds: bool
 
-    def features(self, states: list[State], rows: Rows, id_hash: npt.NDArray[np.uint64] | None) -> Float64:
-        """The lookup's features, one row per row of the request.
+    def own_event(self, rows: Rows, id_hash: npt.NDArray[np.uint64]) -> kernel.EventBatch | None:
+        """The request's own event of each row, as it is folded in; None where it is not."""
+        if not self.folds:
+            return None
+        # Places are not looked at: the request's own event comes last among events of its time.
+        none = np.zeros(rows.count, dtype=np.int64)
+        return kernel.prepare(
+            self.read.layout, rows.columns, partition=none.astype(np.int32), offset=none, id_hash=id_hash
+        )
 
-        Args:
-            states: the state of each row's entity.
-            rows: the validated rows.
-            id_hash: the hash of each row's event id, where the model folds requests.
-        """
-        own = None
-        if self.folds and id_hash is not None:
-            own = kernel.prepare(
-                self.read.layout,
-                rows.columns,
-                # Not looked at: the request's own event comes last among events of its time.
-                partition=np.zeros(rows.count, dtype=np.int32),
-                offset=np.zeros(rows.count, dtype=np.int64),
-                id_hash=id_hash,
-            )
-        return self.read.read(states, rows.at_us, own)[:, self.columns]
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What the lookups of some rows gave.
+
+    Attributes:
+        features: for each lookup its features, one row per row.
+        newest_us: [lookups, rows]: the newest event time of each state, `kernel.NEVER` where there is none.
+    """
+
+    features: list[Float64]
+    newest_us: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class ModelPlan:
         model: the definition.
         schema: what a row of its requests must hold.
         lookups: its lookups, in the model's order.
+        reader: reads the states of all of them at once.
         transforms: names of its on-demand transforms, in the order of their columns.
         id_field: the request field that identifies the event, where requests are folded; else None.
         defaults_when_lost: answer with defaults when the store does not answer.
@@ -73,6 +78,7 @@ class ModelPlan:
     model: hr.Model
     schema: RequestSchema
     lookups: tuple[LookupPlan, ...]
+    reader: kernel.JointReader
     transforms: tuple[str, ...]
     id_field: str | None
     defaults_when_lost: bool
@@ -94,14 +100,44 @@ class ModelPlan:
             model=model,
             schema=RequestSchema(model),
             lookups=lookups,
+            reader=kernel.JointReader([lookup.read.layout for lookup in lookups]),
             transforms=tuple(each.name for each in model.transforms),
             id_field=model.request.id if any(model.folded) else None,
             defaults_when_lost=model.on_unavailable == "defaults",
         )
 
-    def id_hashes(self, rows: Rows) -> npt.NDArray[np.uint64] | None:
+    def entity_keys(self, rows: Rows) -> list[list[bytes]]:
+        """For each lookup the entity key of each row.
+
+        Raises:
+            ContractError: a key is too long for the store.
+        """
+        return [lookup.read.entity_keys(rows.records) for lookup in self.lookups]
+
+    def locate(self, keys: Sequence[Sequence[bytes]]) -> list[bytes]:
+        """The Redis keys of the first lookup's entities, then of the second's, and so on."""
+        hashes = kernel.hash_list([key for own in keys for key in own])
+        names: list[bytes] = []
+        for lookup, own in zip(self.lookups, keys, strict=True):
+            names += lookup.read.keys.locate_all(own, hashes[len(names) : len(names) + len(own)])
+        return names
+
+    def look_up(self, states: kernel.States, rows: Rows) -> Looked:
+        """The features of states that were read from where `locate` says."""
+        id_hash = self._id_hashes(rows)
+        own = () if id_hash is None else [lookup.own_event(rows, id_hash) for lookup in self.lookups]
+        read = self.reader.read(states, rows.at_us, own)
+        return Looked(
+            [
+                read.features[:, columns][:, lookup.columns]
+                for lookup, columns in zip(self.lookups, self.reader.columns, strict=True)
+            ],
+            read.newest_us,
+        )
+
+    def _id_hashes(self, rows: Rows) -> npt.NDArray[np.uint64] | None:
         """The hash of each row's event id, as the stream computes it; None where nothing is folded."""
         if self.id_field is None:
             return None
-        hashes = [kernel.hash_bytes(encode_key([value])) for value in rows.columns[self.id_field].tolist()]
-        return np.array(hashes, dtype=np.uint64)
+        keys = [encode_key([value]) for value in rows.columns[self.id_field].tolist()]
+        return np.array(kernel.hash_list(keys), dtype=np.uint64)

@@ -13,17 +13,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
 import headrace as hr
+from headrace import kernel
 from headrace.assembly import assemble
 from headrace.errors import ServiceUnavailable
+from headrace_schemas.prediction_encoder import AnsweredRows, LookupFacts, PredictionEncoder
 from headrace_schemas.stores.registry import Bundle
 from headrace_serving.clocks import Clock, moment
 from headrace_serving.openapi import row_example
 from headrace_serving.pins import check_fit
 from headrace_serving.planning import ModelPlan
-from headrace_serving.reading import Float64, State, newest_us
+from headrace_serving.reading import Float64, State
 from headrace_serving.requests import Rows
 from headrace_serving.scoring import Scorer
 
@@ -48,8 +52,8 @@ class Answer:
         batch_id: names the request.
         rows: the validated rows.
         keys: for each lookup the entity key of each row.
-        states: for each lookup the state of each row, as it was read.
-        newest_us: for each lookup the newest event time in each row's state, None where there is no state.
+        states: as they were read: of the first lookup one per row, then of the second one per row, and so on.
+        newest_us: [lookups, rows]: the newest event time in each state, `kernel.NEVER` where there is none.
         features: for each lookup its features, one row per row.
         transforms: the on-demand transforms' values.
         output: one value per row.
@@ -61,22 +65,18 @@ class Answer:
     batch_id: str
     rows: Rows
     keys: list[list[bytes]]
-    states: list[list[State]]
-    newest_us: list[list[int | None]]
+    states: kernel.States
+    newest_us: npt.NDArray[np.int64]
     features: list[Float64]
     transforms: Float64
     output: Float64
     defaulted: bool
     served_us: int
 
-    def ahead(self, row: int) -> bool:
-        """Whether a state that was read for this row holds events at or after its time."""
-        at = self.rows.at_us[row]
-        return any(newest[row] is not None and newest[row] >= at for newest in self.newest_us)
-
-    def prediction_id(self, row: int) -> str:
-        """Names the prediction of a row."""
-        return self.batch_id if self.rows.count == 1 else f"{self.batch_id}-{row}"
+    def prediction_ids(self) -> list[str]:
+        """Names the prediction of each row."""
+        count = self.rows.count
+        return [self.batch_id] if count == 1 else [f"{self.batch_id}-{row}" for row in range(count)]
 
 
 class Predictor:
@@ -99,13 +99,22 @@ class Predictor:
         self.manifest = bundle.manifest
         self._clock = clock
         self._scorer = _scorer(plan.model, bundle)
+        self.encoder = PredictionEncoder(
+            plan.model.name,
+            bundle.version,
+            [
+                LookupFacts(each.alias, each.read.view.name, each.read.view.layout_fingerprint, each.folds)
+                for each in plan.lookups
+            ],
+        )
         self._opening = orjson.dumps({"model": plan.model.name, "version": bundle.version})[:-1] + b',"predictions":'
 
     def warm(self) -> None:
         """Answer once, without the store, so that the first request meets compiled code and touched memory."""
         rows = self.plan.schema.read([row_example(self.plan.schema)], self._clock())
-        keys = [lookup.read.entity_keys(rows.columns) for lookup in self.plan.lookups]
-        self.body(self._compute("warm", rows, keys, None), include_features=True)
+        answer = self._compute("warm", rows, self.plan.entity_keys(rows), None)
+        self.body(answer, include_features=True)
+        list(self.encoder.encode(answered(answer)))
 
     async def predict(self, batch_id: str, rows: Rows, reader: Reader) -> Answer:
         """The answer to validated rows.
@@ -119,10 +128,8 @@ class Predictor:
             ServiceUnavailable: the store does not answer, and the model does not declare defaults for that.
             ContractError: an entity key is too long.
         """
-        keys = [lookup.read.entity_keys(rows.columns) for lookup in self.plan.lookups]
-        names = [
-            lookup.read.keys.locate(key) for lookup, own in zip(self.plan.lookups, keys, strict=True) for key in own
-        ]
+        keys = self.plan.entity_keys(rows)
+        names = self.plan.locate(keys) if keys else []
         found: Sequence[State] | None
         try:
             found = await _fetch(reader, names) if names else []
@@ -136,15 +143,10 @@ class Predictor:
         return await loop.run_in_executor(None, self._compute, batch_id, rows, keys, found)
 
     def _compute(self, batch_id: str, rows: Rows, keys: list[list[bytes]], found: Sequence[State] | None) -> Answer:
-        count = rows.count
-        lookups = self.plan.lookups
-        id_hash = self.plan.id_hashes(rows)
-        states: list[list[State]] = [
-            [None] * count if found is None else list(found[at : at + count])
-            for at in range(0, count * len(lookups), count)
-        ]
-        features = [lookup.features(own, rows, id_hash) for lookup, own in zip(lookups, states, strict=True)]
-        assembled = assemble(self.plan.model, rows.columns, features)
+        count = rows.count * len(keys)
+        states = kernel.States.empty(count) if found is None else kernel.States.from_list(found)
+        looked = self.plan.look_up(states, rows)
+        assembled = assemble(self.plan.model, rows.columns, looked.features)
         output = self._scorer.score(assembled.numeric, assembled.categorical)
         return Answer(
             predictor=self,
@@ -152,8 +154,8 @@ class Predictor:
             rows=rows,
             keys=keys,
             states=states,
-            newest_us=[[newest_us(state) for state in own] for own in states],
-            features=features,
+            newest_us=looked.newest_us,
+            features=looked.features,
             transforms=assembled.transforms,
             output=output,
             defaulted=found is None,
@@ -163,26 +165,23 @@ class Predictor:
     def body(self, answer: Answer, *, include_features: bool) -> bytes:
         """The response's body."""
         predictions = []
-        times = answer.rows.at_us.tolist()
-        for row, value in enumerate(answer.output.tolist()):
-            prediction: dict[str, object] = {
-                "prediction": value,
-                "prediction_id": answer.prediction_id(row),
-                "at": moment(times[row]),
-            }
+        times, newest = answer.rows.at_us.tolist(), answer.newest_us.tolist()
+        latest = [max(own) for own in zip(*newest, strict=True)] if newest else [kernel.NEVER] * len(times)
+        for row, (value, name) in enumerate(zip(answer.output.tolist(), answer.prediction_ids(), strict=True)):
+            prediction: dict[str, object] = {"prediction": value, "prediction_id": name, "at": moment(times[row])}
             if answer.defaulted:
                 prediction["defaulted"] = True
-            if answer.ahead(row):
-                prediction["ahead"] = True
+            if latest[row] >= times[row]:
+                prediction["ahead"] = True  # a state that was read holds events at or after the row's time
             if include_features:
-                prediction["features"] = self._features(answer, row, times[row])
+                prediction["features"] = self._features(answer, row, times[row], newest)
             predictions.append(prediction)
         return self._opening + orjson.dumps(predictions, option=_JSON) + b"}"
 
-    def _features(self, answer: Answer, row: int, at_us: int) -> dict[str, object]:
+    def _features(self, answer: Answer, row: int, at_us: int, newest: list[list[int]]) -> dict[str, object]:
         shown: dict[str, object] = {}
-        for lookup, values, newest in zip(self.plan.lookups, answer.features, answer.newest_us, strict=True):
-            age = age_s(newest[row], at_us)
+        for lookup, values, own in zip(self.plan.lookups, answer.features, newest, strict=True):
+            age = age_s(own[row], at_us)
             for name, value in zip(lookup.names, values[row].tolist(), strict=True):
                 shown[name] = {"value": value, "age_s": age}
         for name, value in zip(self.plan.transforms, answer.transforms[row].tolist(), strict=True):
@@ -190,9 +189,28 @@ class Predictor:
         return shown
 
 
-def age_s(newest: int | None, at_us: int) -> float | None:
+def age_s(newest_us: int, at_us: int) -> float | None:
     """How old a state's newest event is at a moment; negative if it lies behind it, None without a state."""
-    return None if newest is None else (at_us - newest) / 1e6
+    return None if newest_us == kernel.NEVER else (at_us - newest_us) / 1e6
+
+
+def answered(answer: Answer) -> AnsweredRows:
+    """What the prediction log keeps of an answer."""
+    rows = answer.rows
+    return AnsweredRows(
+        ids=answer.prediction_ids(),
+        batch_id=answer.batch_id,
+        at_us=rows.at_us,
+        served_us=answer.served_us,
+        requests=[orjson.dumps(record, option=orjson.OPT_SORT_KEYS) for record in rows.records],
+        keys=answer.keys,
+        states=answer.states,
+        newest_us=answer.newest_us,
+        features=answer.features,
+        transforms=answer.transforms,
+        output=answer.output,
+        defaulted=answer.defaulted,
+    )
 
 
 async def _fetch(reader: Reader, names: list[bytes]) -> Sequence[State]:

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import headrace as hr
 from headrace import kernel
 from headrace.errors import ContractError
-from headrace.expressions import Columns
 from headrace.layout import Layout
+from headrace.requests import Record
 from headrace.states import HEADER
-from headrace_schemas.keys import ViewKeys, encode_key
+from headrace_schemas.keys import ViewKeys, encode_column, encode_key
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -45,13 +45,13 @@ class ViewPlan:
         """The plan of a view whose key comes from these request fields."""
         return cls(view, Layout.of(view), ViewKeys(namespace, view), tuple(key_fields))
 
-    def entity_keys(self, columns: Columns) -> list[bytes]:
-        """The entity key of each row.
+    def entity_keys(self, records: Sequence[Record]) -> list[bytes]:
+        """The entity key of each checked row.
 
         Raises:
             ContractError: a key is too long for the store; it names the row and its fields.
         """
-        return self.encode([columns[field].tolist() for field in self.key_fields])
+        return self.encode([[record[field] for record in records] for field in self.key_fields])
 
     def encode(self, values: Sequence[Sequence[str | int]]) -> list[bytes]:
         """The same of plain values: one sequence per key field.
@@ -59,6 +59,9 @@ class ViewPlan:
         Raises:
             ContractError: as `entity_keys`.
         """
+        plain = encode_column(values[0]) if len(values) == 1 else None  # type: ignore[arg-type]
+        if plain is not None:
+            return plain
         keys: list[bytes] = []
         try:
             keys.extend(encode_key(row) for row in zip(*values, strict=True))
@@ -68,11 +71,11 @@ class ViewPlan:
             raise ContractError(fields, f"an entity key of {error.required}", error.got, row) from None
         return keys
 
-    def read(self, states: Sequence[State], at_us: Int64, own: kernel.EventBatch | None = None) -> Float64:
+    def read(self, states: Sequence[State], at_us: Int64) -> Float64:
         """All features of the view, one row per state."""
-        return kernel.read(self.layout, kernel.States.from_list(list(states)), at_us, own)
+        return kernel.read(self.layout, kernel.States.from_list(states), at_us)
 
 
-def newest_us(state: State) -> int | None:
-    """The newest event time in a state that was read; None where there is no state."""
-    return None if state is None else HEADER.unpack_from(state)[3]
+def newest_us(state: State) -> int:
+    """The newest event time in a state that was read; `kernel.NEVER` where there is no state."""
+    return kernel.NEVER if state is None else HEADER.unpack_from(state)[3]

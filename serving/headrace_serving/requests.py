@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 import headrace as hr
+from headrace.assembly import assembled_fields
 from headrace.errors import ContractError
 from headrace.expressions import Columns
 from headrace.requests import Record, Row, request_reader
@@ -33,7 +34,7 @@ class Rows:
 
     Attributes:
         records: what the prediction log keeps: the fields that came, times in integer microseconds.
-        columns: one array per field, by the core's convention.
+        columns: one array per field that is computed with, by the core's convention; keys are taken from the records.
         at_us: the time of each row: its time field, or the service's clock.
     """
 
@@ -59,10 +60,11 @@ class RequestSchema:
         time: the field that says as of when features are read; without it the clock is taken.
     """
 
-    __slots__ = ("_reader", "fields", "others", "time")
+    __slots__ = ("_needed", "_reader", "fields", "others", "time")
 
     def __init__(self, model: hr.Model) -> None:
         self._reader = request_reader(model.request, model.request_fields)
+        self._needed = _columns_needed(model)
         self.fields: Mapping[str, hr.Field] = {each.name: each.field for each in model.request_fields}
         self.others = {name: field for name, field in model.request.fields.items() if name not in self.fields}
         self.time = model.request.time
@@ -81,7 +83,7 @@ class RequestSchema:
             records = self._reader.records(cast("Sequence[Row]", rows), now_us)
         except ContractError as error:
             raise self._explained(rows, now_us, error) from None
-        columns = self._reader.columns(records)
+        columns = self._reader.columns(records, self._needed)
         at_us = columns[self.time]
         for row, at in enumerate(at_us.tolist()):
             if not FIRST_US <= at <= LAST_US:
@@ -99,6 +101,12 @@ class RequestSchema:
             except ContractError as error:
                 problems.append(ContractError(error.field, error.required, error.got, number))
         return InvalidRequest(problems, len(problems))
+
+
+def _columns_needed(model: hr.Model) -> frozenset[str]:
+    folded = [lookup.view for lookup, folds in zip(model.lookups, model.folded, strict=True) if folds]
+    needed = assembled_fields(model).union(*(view.columns for view in folded))
+    return needed | {str(model.request.id)} if folded else needed
 
 
 def shown(value: object) -> str:
