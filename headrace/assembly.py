@@ -70,14 +70,15 @@ def assemble(model: Model, request: Columns, lookups: Lookups) -> Assembled:
 
     What is infinite, or too large for float32, becomes null. O(n · (p + q)).
     """
+    from headrace.kernel import null_infinite  # numba, which `import headrace` does without
+
     plan = _plan(model)
     rows = len(lookups[0]) if lookups else len(request[model.request.time])
     with np.errstate(all="ignore"):
         transforms = np.empty((rows, len(plan.transforms)))
         for i, step in enumerate(plan.transforms):
             transforms[:, i] = step.values(request, lookups, rows)
-        if not np.isfinite(transforms).all():
-            transforms[np.isinf(transforms)] = np.nan
+        null_infinite(transforms)
         numeric = np.empty((rows, plan.numeric_width), dtype=np.float32)
         for name, target in plan.numeric_fields:
             numeric[:, target] = request[name]
@@ -85,9 +86,7 @@ def assemble(model: Model, request: Columns, lookups: Lookups) -> Assembled:
             numeric[:, targets] = lookups[i][:, source]
         if plan.transforms:
             numeric[:, plan.transform_targets] = transforms
-        infinite = np.isinf(numeric)
-        if infinite.any():
-            numeric[infinite] = np.nan
+        null_infinite(numeric)
     return Assembled(numeric, plan.categorical(request, rows), transforms)
 
 

@@ -15,6 +15,7 @@ from headrace.kernel.batch import EventBatch, prepare
 from headrace.kernel.hashing import Groups, group_keys, hash_bytes, hash_keys, hash_list
 from headrace.kernel.heads import Included, included
 from headrace.kernel.joint import NEVER, JointRead, JointReader, read
+from headrace.kernel.nulls import null_infinite
 from headrace.kernel.operations import (
     DUPLICATE,
     FILTERED,
@@ -60,6 +61,7 @@ __all__ = [
     "header",
     "headers",
     "included",
+    "null_infinite",
     "prepare",
     "read",
     "repeats",

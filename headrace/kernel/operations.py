@@ -176,6 +176,7 @@ def warm(*, folding_only: bool = False) -> None:
     from headrace.fields import string, timestamp
     from headrace.kernel.hashing import group_keys
     from headrace.kernel.joint import read
+    from headrace.kernel.nulls import null_infinite
     from headrace.views import FeatureView
 
     event = Event("warm", fields={"key": string(), "at": timestamp()}, time="at")
@@ -193,6 +194,9 @@ def warm(*, folding_only: bool = False) -> None:
         canonical(layout, states[0])
         sweep(layout, batch, one, None, slot, slot.astype(np.uint8), one)
         repeats(layout, batch, slot)
+        null_infinite(np.zeros(1))
+        null_infinite(np.zeros((1, 1), np.float32))
+        null_infinite(np.zeros((1, 1)))
 
 
 def working_area(layout: Layout) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:

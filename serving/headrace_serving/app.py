@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -211,6 +212,8 @@ def _is_refused(hosting: Hosting[Predictor], name: str) -> float:
 def _load(hosting: Hosting[Predictor]) -> None:
     kernel.warm()
     hosting.load()
+    gc.collect()
+    gc.freeze()  # what was loaded stays: the collector need not look at it again during requests
 
 
 def _add_control_routes(app: ServingApp, plans: Mapping[str, ModelPlan], reader: AsyncOnlineReader) -> None:

@@ -1,7 +1,7 @@
 """The prediction log: answered predictions go to Kafka after their answers, never before, and never in their way.
 
-``append`` puts an entry on a bounded list and returns. The event loop encodes and produces it in a later turn, once the
-answer has left; a turn takes a bounded share of what waits, so that encoding never holds up requests for long. A thread
+``append`` puts an entry on a bounded list and returns. The event loop encodes and produces it some milliseconds later, with
+others; a turn takes a bounded share of what waits, so that encoding never holds up requests for long. A thread
 would not do better: it would hold the interpreter's lock for the same time, at moments of its own choosing.
 
 Nothing is lost silently: what does not fit (broker away, buffers full) or is not acknowledged is counted by reason, shown
@@ -25,6 +25,7 @@ Delivered = Callable[[object, object], None]
 
 _TURN_RECORDS = 16
 _TURN_SHARE = 8  # a turn takes this fraction of what waits, so that a backlog shrinks under any load
+_PAUSE_S = 0.005  # from an answer to its turn: the next request may be there already, and several together cost less
 _RETRY_S = 0.05
 _POLL_S = 0.25
 
@@ -34,6 +35,7 @@ PRODUCER_SETTINGS: dict[str, object] = {
     "queue_buffering_max_kbytes": 65_536,
     "message_timeout_ms": 120_000,
     "delivery_report_only_error": True,
+    "linger_ms": 20,
 }
 
 
@@ -84,6 +86,7 @@ class PredictionLog(Generic[EntryT]):
         encode: an entry's records, as pairs of key and value; called outside the request.
         rows: how many records an entry will give; the bound counts them.
         capacity: the most records that wait for their turn.
+        pause_s: from an answer to its turn.
     """
 
     def __init__(
@@ -93,9 +96,10 @@ class PredictionLog(Generic[EntryT]):
         encode: Callable[[EntryT], Iterable[tuple[bytes, bytes]]],
         rows: Callable[[EntryT], int],
         capacity: int = 50_000,
+        pause_s: float = _PAUSE_S,
     ) -> None:
         self._sink, self._topic, self._encode, self._rows = sink, topic, encode, rows
-        self._capacity = capacity
+        self._capacity, self._pause_s = capacity, pause_s
         self._entries: deque[EntryT] = deque()
         self._waiting = 0
         self._current: Iterator[tuple[bytes, bytes]] = iter(())
@@ -127,7 +131,7 @@ class PredictionLog(Generic[EntryT]):
         self._entries.append(entry)
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn)
+            asyncio.get_running_loop().call_later(self._pause_s, self._turn)
 
     def _turn(self) -> None:
         """Produce a bounded share, and come back if more waits."""

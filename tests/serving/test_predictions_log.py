@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -54,7 +55,7 @@ def records(entry: list[int]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def log_into(sink: FakeSink, capacity: int = 1000) -> PredictionLog[list[int]]:
-    return PredictionLog(sink, "predictions", records, len, capacity)
+    return PredictionLog(sink, "predictions", records, len, capacity, pause_s=0.0)
 
 
 def run(scenario: Callable[[], object]) -> None:
@@ -87,9 +88,11 @@ def test_a_turn_of_the_event_loop_takes_a_bounded_share() -> None:
         sink = FakeSink()
         log = log_into(sink)
         log.append(list(range(100)))
-        await asyncio.sleep(0)
-        assert 0 < len(sink.sent) < 100
-        await asyncio.sleep(0.01)
+        shares = [0]
+        while shares[-1] < 100:
+            await asyncio.sleep(0)
+            shares.append(len(sink.sent))
+        assert max(after - before for before, after in pairwise(shares)) <= 16
         assert [key for key, _ in sink.sent] == [b"%d" % number for number in range(100)]
 
     run(scenario)
