@@ -15,6 +15,7 @@ from headrace.layout import Layout
 from headrace_schemas.stores.registry import Registry
 from headrace_serving.app import Options, create_app
 from headrace_serving.limits import Limits
+from tests.redis_topologies import until
 from tests.services import Services
 from tests.serving.clients import Client
 from tests.serving.fakes import FakeSink
@@ -177,6 +178,8 @@ def test_metrics_tell_latency_outcomes_ages_and_the_log(client: Client) -> None:
     row = {"payment_id": "z", "card": 7, "merchant": "nowhere", "amount": 1.0, "online": True}
     assert client.post("/v1/models/fraud/predict", json=row).status_code == 200
     assert client.post("/v1/models/fraud/predict", json={}).status_code == 422
+    logged = "headrace_predictions_logged 1.0"
+    until(lambda: logged in client.get("/metrics").text)  # what is logged, and counted with it, comes behind the answer
     text = client.get("/metrics").text
     for line in (
         'headrace_predict_requests_total{model="fraud",outcome="answered"} 1.0',
@@ -185,7 +188,7 @@ def test_metrics_tell_latency_outcomes_ages_and_the_log(client: Client) -> None:
         'headrace_predict_rows_sum{model="fraud"} 1.0',
         'headrace_feature_age_seconds_sum{view="of_cards"} 60.0',
         'headrace_entities_missing_total{view="of_pairs"} 1.0',
-        "headrace_predictions_logged 1.0",
+        logged,
         'headrace_prediction_log_failures{reason="undelivered"} 0.0',
         "headrace_requests_in_flight 0.0",
     ):
