@@ -57,7 +57,7 @@ def _run(loaded: LoadedProject, options: argparse.Namespace, stop: threading.Eve
     claimant = Claimant(fresh_token(bytes.fromhex(options.group)), dead, options.take_over)
     return run_stream(
         loaded, claimant=claimant, worker=options.worker, addresses=addresses, stop=stop, journal=journal, pulse=pulse,
-        careful=options.careful,
+        careful=options.careful, stand_in=options.stand_in,
     )  # fmt: skip
 
 
@@ -74,6 +74,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--group", default="", help=argparse.SUPPRESS)
     parser.add_argument("--dead", default="", help=argparse.SUPPRESS)
     parser.add_argument("--careful", choices=("", MAYBE, SURE), default="", help=argparse.SUPPRESS)
+    parser.add_argument("--stand-in", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--pulse", type=int, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

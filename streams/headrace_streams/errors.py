@@ -10,6 +10,7 @@ exit code   what happened                                            what the su
             records that expired before they were read,
             another process of the group that ended                 starts again
 12          a topic is not the one that was read before              stops with the message
+13          one process in place of several was careful enough       starts all of them again, at once
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ SERVICE_AWAY = 3
 FENCED = 10
 RESTART = 11
 IDENTITY = 12
+CAREFUL_ENOUGH = 13
 
 FINAL = frozenset({STOPPED, WRONG_SETTINGS, FENCED, IDENTITY})
 """Exit codes after which starting again would not help."""

@@ -1,6 +1,6 @@
 """Records that end the process that handles them: found row by row, written down for all readers, set aside.
 
-    two unforeseen ends, and some partition is where it was ──▶ the next group is careful:
+    two unforeseen ends, and some partition is where it was ──▶ the next group is one careful process:
                               one record at a time, its place in a file while it is handled
     it ends at a place    ──▶ careful again
     the same place again  ──▶ that record is poison: a line on the topic <namespace>.poison, which every reader of events reads
@@ -12,6 +12,7 @@ nothing. What may not live here: deciding to start again.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import time
@@ -155,7 +156,7 @@ class PlaceFile:
 
 
 def stands_still(settings: Settings, role: str, worker: int, starts: Mapping[str, Mapping[int, int]]) -> bool:
-    """Whether a process begins, in some partition that has more, where the one before it had begun.
+    """Whether a process begins, in some partition that has more, where the group before it had begun.
 
     Args:
         settings: of the project.
@@ -163,19 +164,27 @@ def stands_still(settings: Settings, role: str, worker: int, starts: Mapping[str
         worker: the process' number.
         starts: by topic and partition, where it begins; it is remembered.
     """
+    before = _starts_before(settings, role)
     path = _file(settings, "started", role, worker)
-    try:
-        before = json.loads(path.read_text())
-    except (OSError, ValueError):
-        before = {}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(starts))
-    same = {t: [p for p, at in of.items() if before.get(t, {}).get(str(p)) == at] for t, of in starts.items()}
+    same = {t: [p for p, at in of.items() if (t, str(p), at) in before] for t, of in starts.items()}
     for topic, partitions in same.items():
         ends = end_offsets(settings.kafka, topic) if partitions else {}
         if any(starts[topic][partition] < ends.get(partition, 0) for partition in partitions):
             return True
     return False
+
+
+def _starts_before(settings: Settings, role: str) -> set[tuple[str, str, int]]:
+    """Where all processes of the group before had begun, however many they were: (topic, partition, offset)."""
+    found: set[tuple[str, str, int]] = set()
+    first = _file(settings, "started", role, 0)
+    for path in first.parent.glob(glob.escape(first.name[:-1]) + "*"):
+        with contextlib.suppress(OSError, ValueError):
+            starts = json.loads(path.read_text())
+            found |= {(topic, partition, at) for topic, of in starts.items() for partition, at in of.items()}
+    return found
 
 
 def _file(settings: Settings, what: str, role: str, worker: int) -> Path:
@@ -342,15 +351,12 @@ class Suspicion:
     Args:
         settings: of the project.
         role: ``stream`` or ``log``.
-        workers: how many processes there are.
         clock: monotonic seconds.
     """
 
-    def __init__(
-        self, settings: Settings, role: str, workers: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._settings, self._clock = settings, clock
-        self._files = [PlaceFile(settings, role, worker) for worker in range(workers)]
+    def __init__(self, settings: Settings, role: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._file = PlaceFile(settings, role, 0)  # a careful process is always alone
         self._ends: list[float] = []
         self._suspect: Place | None = None
 
@@ -363,13 +369,16 @@ class Suspicion:
 
     def starts(self) -> None:
         """A group is about to start."""
-        for file in self._files:
-            file.forget()
+        self._file.forget()
+
+    def enough(self) -> None:
+        """One process in place of several was careful enough; it takes another end to be careful again."""
+        self._ends, self._suspect = self._ends[-1:], None
 
     def ended(self, code: int) -> Place | None:
         """A group ended in a way that nobody foresaw; the record that has now ended two, which is poison."""
         self._ends.append(self._clock())
-        found = next((place for file in self._files if (place := file.read()) is not None), None)
+        found = self._file.read()
         before, self._suspect = self._suspect, found
         if found is None or before is None or not found.is_at(before):
             return None

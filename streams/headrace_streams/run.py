@@ -22,7 +22,7 @@ from headrace_streams import cache
 from headrace_streams.claims import Claimant
 from headrace_streams.dead_letters import DeadLetterBox
 from headrace_streams.decoding import Decoder
-from headrace_streams.errors import STOPPED
+from headrace_streams.errors import CAREFUL_ENOUGH, STOPPED
 from headrace_streams.flow import Course, Parts, run_flow
 from headrace_streams.folding import ViewFolder
 from headrace_streams.forgetting import forget_entities, longer_list
@@ -31,11 +31,21 @@ from headrace_streams.items import Opening, TopicStart
 from headrace_streams.journal import Journal
 from headrace_streams.metrics import SourceMetrics, WorkerMetrics, serve_metrics
 from headrace_streams.patience import Patience
-from headrace_streams.poison import SURE, CarefulSource, NamedSink, PlaceFile, read_poison, stands_still
+from headrace_streams.poison import (
+    MAYBE,
+    SURE,
+    CarefulSource,
+    Handling,
+    NamedSink,
+    PlaceFile,
+    read_poison,
+    stands_still,
+)
 from headrace_streams.preparing import Prepared, prepare_stream
 from headrace_streams.pulse import Pulse
 from headrace_streams.schemas_known import schemas_known
 from headrace_streams.source import KafkaSource
+from headrace_streams.standing_in import StandIn
 from headrace_streams.writer import ShardWriter
 
 _LEAST_DIRTY_BYTES = 4 << 20  # with less, a small cache would send a flush for every few states
@@ -67,6 +77,7 @@ def run_stream(
     journal: Journal | None = None,
     pulse: Pulse | None = None,
     careful: str = "",
+    stand_in: bool = False,
 ) -> int:
     """Run one worker of the feature pipeline until it is stopped.
 
@@ -80,9 +91,10 @@ def run_stream(
         journal: where changes of state are reported; by default standard error.
         pulse: shows a supervisor that the worker goes on.
         careful: whether to take one record at a time for a while, and say which: not, `MAYBE` (if it is stuck), or `SURE`.
+        stand_in: this process is alone in place of several, and ends as soon as it need not be careful any more.
 
     Returns:
-        0 when it was stopped.
+        0 when it was stopped; `CAREFUL_ENOUGH` when it ended in favour of the whole group.
 
     Raises:
         Fenced: another group owns the lanes.
@@ -93,33 +105,25 @@ def run_stream(
     """
     options, journal, pulse = options or StreamOptions(), journal or Journal("stream"), pulse or Pulse()
     options = replace(options, patience=replace(options.patience, waiting=pulse.beat))
-    workers = max(len(addresses), 1)
-    # Before the lanes are claimed: the first time on a machine takes longer than an owner may be silent.
-    kernel.warm(folding_only=True)
-    cache.warm()
-    claimant, forgotten = claimant or Claimant(), read_forgotten(loaded.settings)
-    forget_entities(
-        loaded.settings,
-        loaded.project.views,
-        forgotten,
-        claimant,
-        options.patience,
-        journal,
-        worker=worker,
-        workers=workers,
-    )
-    prepared = prepare_stream(loaded, worker, workers)
+    claimant, stop, workers = claimant or Claimant(), stop or threading.Event(), max(len(addresses), 1)
+    prepared, forgotten = _prepare(loaded, worker, workers, options, journal, claimant)
     starts = {a.topic: {p: mark.next for p, mark in a.starts.items()} for a in prepared.assignments}
     views = [view.name for view in prepared.views]
     journal.note("starting", worker=worker, workers=workers, views=views, starts=starts)
+    stuck = stands_still(loaded.settings, "stream", worker, starts)
+    one_by_one = careful == SURE or (careful == MAYBE and stuck)
+    if stand_in and not one_by_one:
+        return _enough(journal, worker, "every partition has moved since the last start")
     parts, source_metrics, worker_metrics = _parts(
         loaded, prepared, worker, workers, options, journal, claimant, forgotten
     )
-    stuck = stands_still(loaded.settings, "stream", worker, starts)
-    if careful == SURE or (careful and stuck):
-        parts = _one_by_one(parts, loaded.settings, prepared)
+    standing_in = None
+    if one_by_one:
+        parts, handling = _one_by_one(parts, loaded.settings, prepared)
+        standing_in = StandIn(parts.poller, handling, stop) if stand_in else None
+        parts = replace(parts, poller=standing_in or parts.poller)
         journal.note("careful", worker=worker)
-    course = Course(stop or threading.Event(), alone=workers == 1, pulse=pulse)
+    course = Course(stop, alone=workers == 1, pulse=pulse)
     try:
         with serve_metrics(loaded.settings, worker, source_metrics, worker_metrics):
             run_flow("headrace_stream", parts, course, addresses)
@@ -127,7 +131,31 @@ def run_stream(
         parts.poller.close()
         parts.sink.close()
     journal.note("stopped", worker=worker)
-    return STOPPED
+    return _enough(journal, worker, standing_in.reason) if standing_in and standing_in.reason else STOPPED
+
+
+def _enough(journal: Journal, worker: int, reason: str) -> int:
+    """What a process ends with that stood in for several."""
+    journal.note("careful-enough", worker=worker, reason=reason)
+    return CAREFUL_ENOUGH
+
+
+def _prepare(
+    loaded: LoadedProject,
+    worker: int,
+    workers: int,
+    options: StreamOptions,
+    journal: Journal,
+    claimant: Claimant,
+) -> tuple[Prepared, Sequence[Forgotten]]:
+    """What is done before the lanes are claimed: the first time on a machine takes longer than an owner may be silent."""
+    kernel.warm(folding_only=True)
+    cache.warm()
+    views, forgotten = loaded.project.views, read_forgotten(loaded.settings)
+    forget_entities(
+        loaded.settings, views, forgotten, claimant, options.patience, journal, worker=worker, workers=workers
+    )
+    return prepare_stream(loaded, worker, workers), forgotten
 
 
 def _parts(
@@ -172,18 +200,19 @@ def _parts(
     return parts, SourceMetrics(source, box), WorkerMetrics(folders, writer.flusher)
 
 
-def _one_by_one(parts: Parts, settings: Settings, prepared: Prepared) -> Parts:
-    """The same parts, one record at a time."""
+def _one_by_one(parts: Parts, settings: Settings, prepared: Prepared) -> tuple[Parts, Handling]:
+    """The same parts, one record at a time, and who counts them."""
     handling = PlaceFile(settings, "stream", parts.worker).open()
     ids = {topic: identity.topic_id for topic, identity in prepared.topics.items()}
     handling.begins(ids)
     views = prepared.views
-    return replace(
+    careful = replace(
         parts,
         poller=CarefulSource(parts.poller, handling),
         decode=handling.decoding(parts.decode),
         sink=NamedSink(parts.sink, handling, lambda piece: ids[views[piece.view].event.topic]),
     )
+    return careful, handling
 
 
 def _histories(loaded: LoadedProject, prepared: Prepared) -> list[History]:

@@ -5,6 +5,7 @@
     one exited for good (errors.py) end the others, stop with its message and its exit code
     anything else, killed included  end the others, wait a little, start the whole group again; it takes the lanes of the old one
                                     at once, for we have seen every process of it exit, but nobody else's
+    two ends that nobody foresaw    start a group of one, which may take one record at a time (poison.py), until that was enough
     too often in too short a time   stop with the last exit code
 
 The unit of restart is the group: the engine's processes cannot replace one of theirs. What may not live here: what workers do.
@@ -28,7 +29,7 @@ from typing import IO
 from headrace.errors import HeadraceError
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.stores.lanes import fresh_group
-from headrace_streams.errors import FINAL, STOPPED, UNFORESEEN
+from headrace_streams.errors import CAREFUL_ENOUGH, FINAL, STOPPED, UNFORESEEN
 from headrace_streams.journal import Journal
 from headrace_streams.poison import Place, Suspicion, write_poison
 from headrace_streams.pulse import Listener
@@ -50,6 +51,7 @@ class Start:
         take_over: take lanes from anybody.
         pulse: the pipe through which it shows that it goes on.
         careful: whether to take one record at a time (`headrace_streams.poison`): not, if it is stuck, or in any case.
+        stand_in: it is alone in place of several, and ends once it was careful enough.
     """
 
     worker: int
@@ -59,6 +61,7 @@ class Start:
     take_over: bool
     pulse: int
     careful: str = ""
+    stand_in: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ class Supervisor:
         self._listeners: list[Listener] = []
         self._failures: deque[float] = deque()
         self._dead: deque[bytes] = deque(maxlen=_REMEMBERED)
+        self._accused: deque[Place] = deque(maxlen=_REMEMBERED)
 
     @property
     def pids(self) -> list[int]:
@@ -134,12 +138,16 @@ class Supervisor:
         while True:
             self._start(take_over)
             code = self._end(self._watch(stop))
-            if stop.is_set() and code < 0:
+            if stop.is_set() and (code < 0 or code == CAREFUL_ENOUGH):
                 # A signal came before the process could drain. Nothing is lost by that: the next start takes it up.
                 code = STOPPED
             if code == STOPPED or stop.is_set() or code in FINAL:
                 self._journal.note("ended", code=code)
                 return code
+            take_over = False
+            if code == CAREFUL_ENOUGH and self._suspicion is not None:
+                self._suspicion.enough()
+                continue
             self._suspect(code)
             pause_s = self._next_pause()
             self._journal.note("failed", code=code, again_in_s=pause_s)
@@ -148,18 +156,22 @@ class Supervisor:
                 return code if code > 0 else 1
             if stop.wait(pause_s):
                 return STOPPED
-            take_over = False
 
     def _start(self, take_over: bool) -> None:
-        addresses = [f"127.0.0.1:{port}" for port in _free_ports(self._workers)] if self._workers > 1 else []
         group, dead = fresh_group(), tuple(self._dead)
         careful = self._suspicion.careful if self._suspicion is not None else ""
         if self._suspicion is not None:
             self._suspicion.starts()
-        self._listeners = [Listener() for _ in range(self._workers)]
+        # In a group of several, one record at a time is too slow: each would wait for all the others.
+        workers = 1 if careful else self._workers
+        stand_in = workers < self._workers
+        addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)] if workers > 1 else []
+        if stand_in:
+            self._journal.note("standing-in", instead_of=self._workers)
+        self._listeners = [Listener() for _ in range(workers)]
         self._group = [
             subprocess.Popen(
-                self._command(Start(worker, addresses, group, dead, take_over, listener.writing, careful)),
+                self._command(Start(worker, addresses, group, dead, take_over, listener.writing, careful, stand_in)),
                 stdin=subprocess.PIPE,
                 stderr=self._errors,
                 env=self._environ,
@@ -175,7 +187,7 @@ class Supervisor:
 
     def _suspect(self, code: int) -> None:
         """After an end that nobody foresaw: was it a record's fault?"""
-        if self._suspicion is None or not (code < 0 or code == UNFORESEEN):
+        if self._suspicion is None or not _nobody_foresaw(code):
             return
         place = self._suspicion.ended(code)
         if place is None:
@@ -187,6 +199,10 @@ class Supervisor:
             self._accuse(place)
         except HeadraceError as error:
             self._journal.note("poison-not-written", message=str(error))
+            return
+        if not any(place.is_at(other) for other in self._accused):
+            self._failures.clear()  # it goes on behind that record, so these were not in vain
+        self._accused.append(place)
 
     def _watch(self, stop: threading.Event) -> int | None:
         """Wait for the first process to fail, or for all to end; None when we were asked to stop."""
@@ -218,6 +234,9 @@ class Supervisor:
 
     def _end(self, code: int | None) -> int:
         """See every process of the group exit; returns the exit code of the group."""
+        ended = [
+            process.poll() for process in self._group
+        ]  # by themselves: what ends from here on may have been ended by us
         for process in self._group:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -236,7 +255,9 @@ class Supervisor:
         codes = [process.returncode for process in self._group]
         # When one process fails its peers fail with it; a code that says why stands above those that only say that.
         final = next((c for c in codes if c in FINAL and c != STOPPED), None)
-        return final or code or next((c for c in codes if c != STOPPED), STOPPED)
+        cause = next((c for c in (*ended, *codes) if c == UNFORESEEN), None)
+        cause = cause or next((c for c in ended if c is not None and _nobody_foresaw(c)), None)
+        return final or cause or code or next((c for c in codes if c != STOPPED), STOPPED)
 
     def _next_pause(self) -> float | None:
         """How long to wait before starting again, or None: it failed too often."""
@@ -247,6 +268,11 @@ class Supervisor:
         if len(self._failures) > self._restarts.most:
             return None
         return min(self._restarts.pause_s * 2.0 ** (len(self._failures) - 1), self._restarts.longest_pause_s)
+
+
+def _nobody_foresaw(code: int) -> bool:
+    """Whether a process ended by a signal, or by an error that has no code of its own."""
+    return code < 0 or code == UNFORESEEN
 
 
 def _free_ports(count: int) -> list[int]:
@@ -269,6 +295,8 @@ def worker_command(project: str, role: str, start: Start) -> list[str]:
         command += ["--worker", str(start.worker), "--addresses", ",".join(start.addresses)]
     if start.take_over:
         command.append("--take-over")
+    if start.stand_in:
+        command.append("--stand-in")
     return command
 
 
@@ -300,8 +328,7 @@ def supervise(
     restarts = restarts or Restarts(wedged_s=loaded.settings.wedged_s)
     supervisor = Supervisor(
         command, workers, Journal(f"{role}-supervisor"), restarts,
-        # In a group of several processes one record at a time is too slow: each would wait for all the others.
-        suspicion=Suspicion(loaded.settings, role, 1) if workers == 1 else None,
+        suspicion=Suspicion(loaded.settings, role),
         accuse=partial(write_poison, loaded.settings),
     )  # fmt: skip
     return supervisor.run(stop or threading.Event(), take_over=take_over)

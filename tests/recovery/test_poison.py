@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,16 +17,31 @@ from headrace.errors import ServiceUnavailable
 from headrace_ops.dead_letters import read_box
 from headrace_schemas.batches import RawBatch
 from headrace_schemas.codecs import EventCodec
+from headrace_schemas.loading import load_project
 from headrace_schemas.stores import kafka
 from headrace_schemas.stores.lanes import Watermark
 from headrace_schemas.stores.log import event_log
+from headrace_streams import poison
 from headrace_streams.items import Polled, Span
-from headrace_streams.poison import MAYBE, SURE, Place, PlaceFile, Suspicion, read_poison, sift, singles, stands_still
+from headrace_streams.poison import (
+    MAYBE,
+    SURE,
+    CarefulSource,
+    Place,
+    PlaceFile,
+    Suspicion,
+    read_poison,
+    sift,
+    singles,
+    stands_still,
+)
+from headrace_streams.standing_in import StandIn
 from tests.redis_topologies import until
 from tests.services import Services
 from tests.streams.shop import START_US, VIEWS, Group, Shop
 
 ROOT = Path(__file__).parents[2]
+FLIGHTS = ROOT / "examples" / "flights"
 
 
 @contextmanager
@@ -87,6 +103,36 @@ def test_a_record_that_ends_its_process_is_set_aside_and_left_out_everywhere(
     assert "it ended the process that handled it, twice" in letter.reason
 
 
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("how", ["decode signal", "fold signal"])
+def test_a_group_of_several_is_one_process_until_it_has_found_them_and_then_several_again(
+    services: Services, prefix: str, tmp_path: Path, how: str
+) -> None:
+    """Two such records: the failures that lead to the first are not counted when the second ends the group."""
+    if services.name == "real" and how != "fold signal":
+        pytest.skip("one of them on real services is enough: each takes several restarts")
+    shop = Shop(services, prefix, tmp_path, VIEWS, partitions=2, settings="[stream]\nworkers = 2\n", seed=92)
+    shop.produce(60)
+    offsets = [produce_poison(shop)]
+    shop.produce(60)
+    offsets.append(produce_poison(shop))
+    shop.produce(60)
+    with poisoned(shop, "stream", how) as stream:
+        until(lambda: len(stream.noted("poison")) == 2 and len(stream.pids()) == 2, timeout_s=180.0)
+        shop.produce(30)
+        shop.wait(timeout_s=60)
+        found = {(note["partition"], note["offset"]) for note in stream.noted("poison")}
+        assert found == {(0, offset) for offset in offsets}
+        sizes = [len(note["pids"]) for note in stream.noted("started")]
+        assert (sizes[:3], sizes[-1]) == ([2, 2, 1], 2)
+        assert {note["instead_of"] for note in stream.noted("standing-in")} == {2}
+        assert stream.noted("careful-enough")
+        assert stream.stop() == 0
+    assert shop.check() > 200
+    letters = read_box(shop.loaded.settings).letters
+    assert [(letter.offset, letter.code) for letter in letters] == [(offset, "poison") for offset in offsets]
+
+
 def logged(shop: Shop) -> set[tuple[int, int]]:
     rows = event_log(shop.loaded.settings, shop.loaded.project.event("paid")).scan().collect()
     return set(zip(rows["_partition"].to_list(), rows["_offset"].to_list(), strict=True))
@@ -134,13 +180,27 @@ def test_who_has_moved_or_has_nothing_more_does_not_stand_still(
     assert not stands_still(settings, "stream", 1, {shop.topic: {0: 9}})
 
 
+def test_one_process_stands_still_where_any_of_the_group_before_it_began(
+    services: Services, prefix: str, tmp_path: Path
+) -> None:
+    shop = Shop(services, prefix, tmp_path, VIEWS, partitions=2)
+    produce_poison(shop)
+    shop._producer.produce(shop.topic, b"more", partition=1)
+    assert shop._producer.flush(20) == 0
+    settings = shop.loaded.settings
+    assert not stands_still(settings, "stream", 0, {shop.topic: {0: 0}})
+    assert not stands_still(settings, "stream", 1, {shop.topic: {1: 0}})
+    assert stands_still(settings, "stream", 0, {shop.topic: {0: 1, 1: 0}})  # where worker 1 began
+    assert not stands_still(settings, "log", 0, {shop.topic: {0: 1, 1: 0}})  # another role
+
+
 def test_a_record_is_accused_only_where_two_ends_have_the_same_place(
     services: Services, prefix: str, tmp_path: Path
 ) -> None:
     """Two kills by chance accuse nobody; a service that is away leaves no place."""
     settings = Shop(services, prefix, tmp_path, VIEWS).loaded.settings
     now = [0.0]
-    suspicion = Suspicion(settings, "stream", 1, lambda: now[0])
+    suspicion = Suspicion(settings, "stream", lambda: now[0])
 
     def dies_at(offset: int | None) -> Place | None:
         suspicion.starts()
@@ -164,6 +224,18 @@ def test_a_record_is_accused_only_where_two_ends_have_the_same_place(
     found = dies_at(8)
     assert found is not None
     assert (found.offset, "KeyError: 'k'" in found.reason) == (8, True)
+    now[0] += 100.0
+    assert dies_at(None) is None
+    suspicion.enough()
+    assert not suspicion.careful
+    assert dies_at(None) is None
+    assert suspicion.careful == MAYBE  # one more was enough
+    assert dies_at(9) is None
+    suspicion.enough()
+    assert dies_at(9) is None  # what was suspected before is forgotten
+    now[0] += 1000.0
+    assert suspicion.careful == SURE
+    assert dies_at(None) is None
     now[0] += 1000.0
     assert not suspicion.careful
     suspicion.starts()
@@ -175,3 +247,40 @@ def test_a_record_is_accused_only_where_two_ends_have_the_same_place(
         pass
     assert PlaceFile(settings, "stream", 0).read() is None
     assert read_poison(settings) == {}
+
+
+class Drops:
+    """A source that has so many records, one at each poll."""
+
+    pause_ms = 0
+
+    def __init__(self, count: int) -> None:
+        self.left, self.closed = count, False
+
+    def poll(self) -> list[Polled]:
+        self.left -= 1
+        return [Polled(raw_of([(0, 5)]), (Span(0, 5, Watermark(6, 3)),))] if self.left >= 0 else []
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("records", "step_s", "why", "polls"),
+    [(99, 0.1, "so many records went well one by one", 4), (2, 1.0, "nothing came for 5 s", 8), (99, 50.0, "60 s went well", 2)],
+)  # fmt: skip
+def test_one_process_in_place_of_several_ends_when_it_was_careful_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: int, step_s: float, why: str, polls: int
+) -> None:
+    monkeypatch.setattr(poison, "_CAREFUL_ROWS", 4)
+    settings = load_project(FLIGHTS, environ={"HEADRACE_RUN_PATH": str(tmp_path)}).settings
+    handling, stop, now = PlaceFile(settings, "stream", 0).open(), threading.Event(), [0.0]
+    source = Drops(records)
+    stand_in = StandIn(CarefulSource(source, handling), handling, stop, lambda: now[0])
+    for poll in range(1, polls + 1):
+        assert (stand_in.reason, stop.is_set()) == ("", False)
+        now[0] = poll * step_s
+        stand_in.poll()
+    assert (stand_in.reason, stop.is_set()) == (why, True)
+    stand_in.close()
+    assert source.closed

@@ -15,6 +15,7 @@ import pytest
 
 from headrace.errors import ConfigError, Fenced, Gap, IdentityError, ServiceUnavailable, Stale
 from headrace_schemas.keys import ViewKeys
+from headrace_schemas.loading import load_project
 from headrace_schemas.stores.lanes import Watermark, fresh_token, watermark_field
 from headrace_schemas.stores.log import event_log
 from headrace_schemas.stores.topology import parse_topology
@@ -26,15 +27,19 @@ from headrace_streams.items import Span, Stop, Tick
 from headrace_streams.journal import Journal
 from headrace_streams.log_writer import LogSink, Pace, Rows
 from headrace_streams.patience import Patience
+from headrace_streams.poison import Suspicion
 from headrace_streams.session import Session
 from headrace_streams.supervisor import Restarts, Start, Supervisor
 from tests.services import Services
 from tests.streams.shop import Shop
 
+FLIGHTS = Path(__file__).parents[2] / "examples" / "flights"
 QUICK = Restarts(most=2, within_s=60.0, pause_s=0.01, longest_pause_s=0.02, grace_s=5.0)
 
 
-def supervise(*scripts: str, restarts: Restarts = QUICK, workers: int = 1) -> tuple[int, list[dict[str, object]]]:
+def supervise(
+    *scripts: str, restarts: Restarts = QUICK, workers: int = 1, suspicion: Suspicion | None = None
+) -> tuple[int, list[dict[str, object]]]:
     """Run groups of scripts, one script per start; the exit code and what was noted."""
     diary, starts = io.StringIO(), iter(scripts)
     current: list[str] = []
@@ -45,7 +50,8 @@ def supervise(*scripts: str, restarts: Restarts = QUICK, workers: int = 1) -> tu
         script = current[0].replace("WORKER", str(start.worker)).replace("PULSE", str(start.pulse))
         return [sys.executable, "-c", script]
 
-    code = Supervisor(command, workers, Journal("supervisor", diary), restarts).run(threading.Event())
+    supervisor = Supervisor(command, workers, Journal("supervisor", diary), restarts, suspicion=suspicion)
+    code = supervisor.run(threading.Event())
     return code, [json.loads(line) for line in diary.getvalue().splitlines()]
 
 
@@ -109,6 +115,35 @@ def test_all_of_a_group_has_exited_before_it_is_started_again(tmp_path: Path) ->
     second = f"import sys, pathlib; sys.exit(0 if pathlib.Path({str(tmp_path)!r}, 'exited').exists() else 2)"
     code, _ = supervise(first, second, workers=2)
     assert code == 0
+
+
+KILLED = "import os; os.kill(os.getpid(), 9)"
+
+
+def test_after_two_unforeseen_ends_one_process_stands_in_until_that_was_enough(tmp_path: Path) -> None:
+    """It does not count as a failure, and one more end brings it back."""
+    settings = load_project(FLIGHTS, environ={"HEADRACE_RUN_PATH": str(tmp_path)}).settings
+    enough = "import sys; sys.exit(13)"
+    code, notes = supervise(
+        KILLED, KILLED, enough, KILLED, enough, "pass",
+        restarts=Restarts(most=3, pause_s=0.01, grace_s=5.0), workers=2, suspicion=Suspicion(settings, "stream"),
+    )  # fmt: skip
+    assert code == 0
+    started = [note["pids"] for note in notes if note["event"] == "started"]
+    assert [len(pids) for pids in started if isinstance(pids, list)] == [2, 2, 1, 2, 1, 2]
+    assert [note["instead_of"] for note in notes if note["event"] == "standing-in"] == [2, 2]
+    assert len([note for note in notes if note["event"] == "failed"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("worker_1", "code"), [("signal.signal(15, signal.SIG_IGN); time.sleep(0.6); sys.exit(1)", 1), ("os.kill(os.getpid(), 9)", -9)]
+)  # fmt: skip
+def test_the_process_that_ended_unforeseen_counts_and_not_its_peers(worker_1: str, code: int) -> None:
+    """A peer may be gone before the one that it went with."""
+    first = f"import os, sys, time, signal\nif WORKER == 1: {worker_1}\ntime.sleep(0.3); sys.exit(11)"
+    done, notes = supervise(first, "pass", workers=2)
+    assert done == 0
+    assert [note["code"] for note in notes if note["event"] == "failed"] == [code]
 
 
 def test_each_error_has_the_exit_code_that_the_supervisor_understands() -> None:
