@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import threading
 from collections.abc import Sequence
 
@@ -16,6 +15,7 @@ from headrace.errors import HeadraceError
 from headrace_schemas.loading import LoadedProject, load_project
 from headrace_streams.errors import exit_code
 from headrace_streams.journal import Journal
+from headrace_streams.leaving import leave
 from headrace_streams.lifeline import hold
 from headrace_streams.poison import MAYBE, SURE
 from headrace_streams.pulse import Pulse
@@ -81,4 +81,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -17,7 +17,7 @@ from typing import Any
 from headrace_streams.flow import Poller
 from headrace_streams.poison import Handling
 
-_MOST_S = 60.0  # the whole group is faster; what was not found until then stands the group still again
+_MOST_S = 30.0  # the whole group is faster; what was not found until then stands the group still again
 _QUIET_S = 5.0
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from headrace_schemas.batches import Decoded, RawBatch
 from headrace_schemas.codecs import EventCodec
 from headrace_streams import supervisor
 from headrace_streams.__main__ import main
+from headrace_streams.leaving import leave
 
 AMOUNT = 666.0
 MARK = np.float64(AMOUNT).tobytes()
@@ -60,4 +60,4 @@ def same_module(command: Any) -> Any:
 if __name__ == "__main__":
     (break_decoding if os.environ["POISONED"].startswith("decode ") else break_folding)()
     supervisor.worker_command = same_module(supervisor.worker_command)
-    sys.exit(main())
+    leave(main)

@@ -267,7 +267,7 @@ class Drops:
 
 @pytest.mark.parametrize(
     ("records", "step_s", "why", "polls"),
-    [(99, 0.1, "so many records went well one by one", 4), (2, 1.0, "nothing came for 5 s", 8), (99, 50.0, "60 s went well", 2)],
+    [(99, 0.1, "so many records went well one by one", 4), (2, 1.0, "nothing came for 5 s", 8), (99, 20.0, "30 s went well", 2)],
 )  # fmt: skip
 def test_one_process_in_place_of_several_ends_when_it_was_careful_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: int, step_s: float, why: str, polls: int

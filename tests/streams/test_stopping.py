@@ -1,4 +1,4 @@
-"""A signal stops a program even while its main thread holds the lock of the very event that says so."""
+"""A signal stops a program even while its main thread holds the lock of the very event that says so; its exit code stays what it is."""
 
 from __future__ import annotations
 
@@ -42,3 +42,28 @@ def test_signals_do_afterwards_what_they_did_before() -> None:
         assert heard.wait(10)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+_ABORTS_AT_ITS_END = """
+import atexit, os, sys
+from headrace_streams.leaving import leave
+def main():
+    print("said")
+    {ends}
+atexit.register(os.abort)
+leave(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "told"),
+    [("return 12", 12, ""), ("raise ValueError('odd')", 1, "ValueError: odd"), ("sys.exit(2)", 2, ""), ("sys.exit('no')", 1, "no")],
+)  # fmt: skip
+def test_what_happens_while_the_interpreter_shuts_down_does_not_change_the_exit_code(
+    ends: str, code: int, told: str
+) -> None:
+    """Of a group of several that failed, three in four processes aborted there, and an error with its own code was a crash."""
+    command = [sys.executable, "-c", _ABORTS_AT_ITS_END.format(ends=ends)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (code, "said\n")
+    assert told in done.stderr
