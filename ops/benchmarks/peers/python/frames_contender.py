@@ -28,7 +28,7 @@ def duckdb_range(con):
     """Rows among the events, range windows over both, and the rows taken out again."""
     sums = {}
     for entity in ENTITIES:
-        both = f"select {entity} as k, at, amount, null::bigint as r from events union all select {entity}, at, null, r from rows"
+        both = f'select {entity} as k, "at", amount, null::bigint as r from events union all select {entity}, "at", null, r from rows'
         columns, windows = [], []
         for h in HOURS:
             columns += [
@@ -36,7 +36,7 @@ def duckdb_range(con):
                 for n, f in (("n", "count"), ("spent", "sum"), ("usual", "avg"), ("top", "max"))
             ]
             windows.append(
-                f"w{h} as (partition by k order by at range between {h * 3_600_000_000} preceding and 1 preceding)"
+                f'w{h} as (partition by k order by "at" range between {h * 3_600_000_000} preceding and 1 preceding)'
             )
         con.execute(
             f"create or replace table found as select * from (select r, {', '.join(columns)} from ({both}) window {', '.join(windows)}) where r is not null"
