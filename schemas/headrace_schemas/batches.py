@@ -49,8 +49,8 @@ class RawBatch:
     timestamp_us: npt.NDArray[np.int64]
     timestamp_type: npt.NDArray[np.uint8]
     received_us: int
-    keys: list[bytes | None]
-    values: list[bytes | None]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
 
     def __len__(self) -> int:
         return len(self.values)

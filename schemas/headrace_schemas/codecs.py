@@ -8,9 +8,9 @@ which records are events and which are dead letters. What may not live here: the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from headrace_schemas.batches import (
     hash_values,
     meta_columns,
 )
+from headrace_schemas.columns import PackedValues, join_values
 from headrace_schemas.contracts import Contract
 from headrace_schemas.evolution import EvolvedDecoder
 from headrace_schemas.framing import Decoder, FramedDecoder, Schemas, WriterSchema, framed, subject_of
@@ -125,7 +126,7 @@ class EventCodec:
             ServiceUnavailable: a record's schema is not known yet, and the registry is away.
         """
         rows = np.arange(len(raw), dtype=np.int64)
-        values: list[bytes] = [value for value in raw.values if value]
+        values = _filled(raw.values)
         rejects: list[Reject] = []
         if len(values) < len(raw):
             filled = np.fromiter(map(bool, raw.values), np.bool_, len(raw))
@@ -145,8 +146,16 @@ class EventCodec:
     def _hashes(self, frame: pl.DataFrame, raw: RawBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
         if self.event.id is not None:
             return hash_packed(*encode_keys(frame, [self.event.id]))
-        values = raw.values if len(rows) == len(raw) else [raw.values[row] for row in rows.tolist()]
-        return hash_values([value for value in values if value])
+        if len(rows) == len(raw):
+            return hash_packed(*join_values(_filled(raw.values)))
+        return hash_values([value for row in rows.tolist() if (value := raw.values[row])])
+
+
+def _filled(values: Sequence[bytes | None]) -> Sequence[bytes]:
+    """The values that are neither None nor empty; packed ones as they are, if all of them are."""
+    if isinstance(values, PackedValues) and values.all_filled:
+        return cast("Sequence[bytes]", values)
+    return [value for value in values if value]
 
 
 def schema_of(event: hr.Event) -> WriterSchema:

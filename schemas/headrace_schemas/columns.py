@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -43,15 +43,61 @@ class Columnar:
     faults: list[Fault]
 
 
-def join_values(values: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+class PackedValues(Sequence[bytes | None]):
+    """Byte strings one behind the other; a string is made when it is asked for.
+
+    Args:
+        data: the bytes, writable, perhaps with more behind the last string.
+        offsets: where each begins, and where the last ends.
+        absent: which are None.
+
+    >>> packed = PackedValues(np.frombuffer(bytearray(b"abc"), np.uint8), np.array([0, 2, 2, 3]), np.array([False, True, False]))
+    >>> list(packed), packed[-1], packed.all_filled
+    ([b'ab', None, b'c'], b'c', False)
+    """
+
+    __slots__ = ("_absent", "data", "offsets")
+
+    def __init__(
+        self, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], absent: npt.NDArray[np.bool_]
+    ) -> None:
+        self.data, self.offsets, self._absent = data, offsets, absent
+
+    def __len__(self) -> int:
+        return len(self._absent)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes | None]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes | None] | None:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        row = range(len(self))[index]
+        return None if self._absent[row] else self.data[self.offsets[row] : self.offsets[row + 1]].tobytes()
+
+    @property
+    def all_filled(self) -> bool:
+        """Whether none is None or empty."""
+        return bool((np.diff(self.offsets) > 0).all())
+
+
+def join_values(values: Sequence[bytes] | PackedValues) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Values one behind the other, and where each begins and the last ends."""
+    if isinstance(values, PackedValues):
+        _check_size(int(values.offsets[-1]))
+        return values.data, values.offsets
     offsets = np.zeros(len(values) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, values), np.int64, len(values)), out=offsets[1:])
-    if offsets[-1] > _LARGEST_BODY:
-        raise CodecError("batch", f"it must be at most 2 GiB, but it has {offsets[-1]} bytes; read smaller batches")
+    _check_size(int(offsets[-1]))
     return np.frombuffer(
         bytearray().join(values), np.uint8
     ), offsets  # a bytearray is writable: compiled code asks for it
+
+
+def _check_size(size: int) -> None:
+    if size > _LARGEST_BODY:
+        raise CodecError("batch", f"it must be at most 2 GiB, but it has {size} bytes; read smaller batches")
 
 
 def frame_of(

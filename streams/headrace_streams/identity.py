@@ -28,22 +28,24 @@ _GONE = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID
 _SILENCE_S = 10.0  # the embedded broker says nothing at all to a fetch beyond its end
 
 
-def digest(message: Message) -> str:
+def digest(offset: int, key: bytes | None, value: bytes | None) -> str:
     """A digest of a record, the same whenever it is read.
 
     It stands in a lane's watermark for the record before the next offset.
     """
-    hashed = hashlib.blake2b(str(message.offset()).encode(), digest_size=8)
-    for part in (message.key(), message.value()):
+    hashed = hashlib.blake2b(str(offset).encode(), digest_size=8)
+    for part in (key, value):
         hashed.update(b"-" if part is None else b"%d:%s" % (len(part), part))
     return hashed.hexdigest()
 
 
-def mark_after(message: Message) -> Watermark:
-    """The watermark of a reader whose last record this is."""
-    offset, epoch = message.offset(), message.leader_epoch()
-    assert offset is not None  # a record without an error has one
-    return Watermark(offset + 1, -1 if epoch is None else epoch, digest(message))
+def mark_after(offset: int, epoch: int, key: bytes | None, value: bytes | None) -> Watermark:
+    """The watermark of a reader whose last record this is; the epoch is -1 where the broker told none."""
+    return Watermark(offset + 1, epoch, digest(offset, key, value))
+
+
+def _bytes(part: str | bytes | None) -> bytes | None:
+    return part.encode() if isinstance(part, str) else part
 
 
 class Auditor:
@@ -114,7 +116,8 @@ class Auditor:
         error = found.error()
         if error is not None or found.offset() != mark.next - 1:
             return  # compacted away, or a transaction's mark: the partition goes on behind it
-        again = mark_after(found)
+        epoch = found.leader_epoch()
+        again = mark_after(mark.next - 1, -1 if epoch is None else epoch, _bytes(found.key()), _bytes(found.value()))
         if mark.digest and again.digest != mark.digest:
             raise IdentityError(topic, f"the record at {where} that was read before", "another record", AGAIN)
         if mark.digest and min(mark.epoch, again.epoch) >= 0 and again.epoch != mark.epoch:

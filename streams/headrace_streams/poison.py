@@ -100,6 +100,8 @@ def write_poison(settings: Settings, place: Place) -> None:
 
 def sift(raw: RawBatch, known: Mapping[tuple[int, int], str]) -> tuple[RawBatch, list[Reject]]:
     """The rows of a batch that may be handled, and rejects for the others; rejects count rows of the whole batch."""
+    if not known:
+        return raw, []
     rows = [
         row for row, place in enumerate(zip(raw.partition.tolist(), raw.offset.tolist(), strict=True)) if place in known
     ]

@@ -11,13 +11,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+import numpy as np
+from confluent_kafka import KafkaError, KafkaException
 
 from headrace.errors import Gap, IdentityError, ServiceUnavailable, StoreError
 from headrace_schemas.batches import RawBatch
-from headrace_schemas.stores.kafka import TopicIdentity, consumer
+from headrace_schemas.stores.kafka import TopicIdentity
 from headrace_schemas.stores.lanes import Watermark
+from headrace_schemas.stores.records import Fetched, Records, Trouble, is_end, open_records
 from headrace_streams.clock import Clock
 from headrace_streams.errors import RestartNeeded
 from headrace_streams.fetching import FetchTime
@@ -103,14 +106,14 @@ class KafkaSource:
         self._began = time.monotonic()
         self.clock = Clock()
         self._fetch_time = FetchTime(pause_ms)
-        self._consumer = self._open()
+        self._records = self._open()
         known = {assignment.topic: assignment.identity for assignment in assignments}
         self._watch = Watch(bootstrap, known, self.reached, every_s=watch_s, outage_s=outage_s, also=also)
 
-    def _open(self) -> Consumer:
-        """A consumer that goes on from what is reached."""
-        opened = consumer(self._bootstrap, fetch_wait_max_ms=self._fetch_time.wait_ms, **_SETTINGS)
-        opened.assign([TopicPartition(t, p, mark.next) for (t, p), mark in self._reached.items()])
+    def _open(self) -> Records:
+        """A reader that goes on from what is reached."""
+        opened = open_records(self._bootstrap, fetch_wait_max_ms=self._fetch_time.wait_ms, **_SETTINGS)
+        opened.assign([(t, p, mark.next) for (t, p), mark in self._reached.items()])
         self._unfinished = set(self._reached)
         return opened
 
@@ -127,7 +130,7 @@ class KafkaSource:
         """Topic, partition, and how many records are not read yet, as far as the broker has told; from any thread."""
         for (topic, partition), mark in list(self._reached.items()):
             try:
-                high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)[1]
+                high = self._records.watermarks(topic, partition)[1]
             except (KafkaException, RuntimeError):
                 continue  # it is being closed
             yield topic, partition, max(0, high - mark.next)
@@ -145,22 +148,19 @@ class KafkaSource:
             ServiceUnavailable: the broker has been away for too long.
         """
         self._watch.check()
-        messages = self._consumer.consume(self._most, 0)
-        if not messages:
+        received_us = time.time_ns() // 1000
+        fetched, troubles = self._records.fetch(self._most, received_us)
+        if not fetched and not troubles:
             self._change_pace()
             return []
         self._fetch_time.heard()
-        received_us = time.time_ns() // 1000
         step_s = self.clock.look()
         if step_s is not None:
             self._journal.note("clock-step", seconds=round(step_s, 3))
-        records = [message for message in messages if message.error() is None]
         before = dict(self._reached)
-        polled = [self._batch(topic, of_topic, received_us) for topic, of_topic in _by_topic(records).items()]
-        if len(records) < len(messages):
-            for message in messages:
-                if message.error() is not None:
-                    polled += self._event(message, before, received_us)
+        polled = [self._batch(one) for one in fetched]
+        for trouble in troubles:
+            polled += self._event(trouble, before, received_us)
         return polled
 
     def _change_pace(self) -> None:
@@ -169,21 +169,19 @@ class KafkaSource:
             return
         wait_ms = self._fetch_time.silent(time.monotonic(), at_end=self.at_end)
         if wait_ms is not None:
-            self._consumer.close()
-            self._consumer = self._open()
+            self._records.close()
+            self._records = self._open()
             self._journal.note("fetch-time", milliseconds=wait_ms, at_end=self.at_end)
 
-    def _batch(self, topic: str, messages: Sequence[Message], received_us: int) -> Polled:
-        raw = RawBatch.from_messages(topic, messages, received_us)
-        last = dict(zip(raw.partition.tolist(), range(len(messages)), strict=True))
-        first = dict(zip(raw.partition[::-1].tolist(), range(len(messages) - 1, -1, -1), strict=True))
+    def _batch(self, fetched: Fetched) -> Polled:
+        raw, topic = fetched.raw, fetched.raw.topic
         spans = []
-        for partition, row in last.items():
+        for partition, first, last in _ends(raw):
             known = self._reached[topic, partition]
-            begin = int(raw.offset[first[partition]])
+            begin, end = int(raw.offset[first]), int(raw.offset[last])
             if begin < known.next:
                 raise Gap(f"topic {topic!r}, partition {partition}, which went back", known.next, begin)
-            mark = mark_after(messages[row])
+            mark = mark_after(end, int(fetched.epoch[last]), raw.keys[last], raw.values[last])
             if mark.epoch > known.epoch >= 0:
                 self._watch.hurry()  # another leader: is what we read before still what it has?
             spans.append(Span(partition, known.next, mark))
@@ -196,40 +194,39 @@ class KafkaSource:
             self._watch.hurry()
         return Polled(raw, tuple(spans))
 
-    def _event(self, message: Message, before: Mapping[tuple[str, int], Watermark], received_us: int) -> list[Polled]:
+    def _event(self, trouble: Trouble, before: Mapping[tuple[str, int], Watermark], received_us: int) -> list[Polled]:
         """An end of partition, or a trouble; `before` is what was reached before this poll."""
-        error, topic, partition = message.error(), message.topic(), message.partition()
-        assert error is not None
-        if error.code() == KafkaError._PARTITION_EOF and topic is not None and partition is not None:
-            end = message.offset() or 0
+        topic, partition = trouble.topic, trouble.partition
+        if is_end(trouble) and topic is not None and partition is not None:
+            end = trouble.offset or 0
             if before[topic, partition].next <= end < self._reached[topic, partition].next:
                 return []  # more has come behind this event, in the same poll
             return self._end(topic, partition, end, received_us)
-        if error.code() in _AWAY:
+        if trouble.code in _AWAY:
             if not self._away:
                 self._away = True
-                self._journal.note("kafka-trouble", reason=error.str(), address=self._bootstrap)
+                self._journal.note("kafka-trouble", reason=trouble.text, address=self._bootstrap)
             return []
-        if error.code() in _LOST and self._has_expired(topic or "", partition or 0):
+        if trouble.code in _LOST and self._has_expired(topic or "", partition or 0):
             raise RestartNeeded(f"topic {topic!r}, partition {partition}: records expired before they were read",
                                 "see whether the log has them")  # fmt: skip
-        if error.code() in _LOST or error.code() in _GONE:
+        if trouble.code in _LOST or trouble.code in _GONE:
             where = f"partition {partition} from the position that was reached"
             raise IdentityError(
-                topic or "?", where, error.str(),
+                topic or "?", where, trouble.text,
                 "see whether the topic was deleted, made anew or cut off; if that was on purpose, begin anew with "
                 "another [project] namespace in headrace.toml",
             )  # fmt: skip
         raise StoreError(
-            f"Kafka at {self._bootstrap}: topic {topic!r}, partition {partition} cannot be read ({error.str()}); "
+            f"Kafka at {self._bootstrap}: topic {topic!r}, partition {partition} cannot be read ({trouble.text}); "
             f"check the permissions of the client and the broker's log"
         )
 
     def _has_expired(self, topic: str, partition: int) -> bool:
         """Whether the position is lost because the topic keeps only younger records. The next start sees if the log has them."""
-        place, next_ = TopicPartition(topic, partition), self._reached[topic, partition].next
+        next_ = self._reached[topic, partition].next
         try:
-            first, end = self._consumer.get_watermark_offsets(place, timeout=_REQUEST_S)
+            first, end = self._records.watermarks(topic, partition, _REQUEST_S)
         except KafkaException as error:
             raise ServiceUnavailable("Kafka", self._bootstrap, str(error)) from error
         return next_ < first <= end
@@ -254,17 +251,17 @@ class KafkaSource:
         if not self._closed:
             self._closed = True
             self._watch.close()
-            self._consumer.close()
+            self._records.close()
 
 
-def _by_topic(messages: Sequence[Message]) -> Mapping[str, Sequence[Message]]:
-    if not messages:
-        return {}
-    topics = [message.topic() for message in messages]
-    first = topics[0]
-    if topics.count(first) == len(topics):
-        return {str(first): messages}
-    found: dict[str, list[Message]] = {}
-    for topic, message in zip(topics, messages, strict=True):
-        found.setdefault(str(topic), []).append(message)
-    return found
+def _ends(raw: RawBatch) -> list[tuple[int, int, int]]:
+    """Of each partition in a batch: its number, its first row and its last one."""
+    if not len(raw):
+        return []
+    begins = [0, *(np.flatnonzero(np.diff(raw.partition)) + 1).tolist(), len(raw)]
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for (begin, end), partition in zip(pairwise(begins), raw.partition[begins[:-1]].tolist(), strict=True):
+        first.setdefault(partition, begin)
+        last[partition] = end - 1
+    return [(partition, first[partition], row) for partition, row in last.items()]

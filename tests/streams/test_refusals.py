@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -18,6 +19,7 @@ from headrace_schemas.dead_letters import dead_letter_topic
 from headrace_schemas.stores import kafka, online
 from headrace_schemas.stores.kafka import TopicIdentity
 from headrace_schemas.stores.lanes import Watermark
+from headrace_schemas.stores.records import ObjectRecords
 from headrace_streams import dead_letters, identity, source
 from headrace_streams.dead_letters import DeadLetterBox
 from headrace_streams.errors import IDENTITY, RESTART, WRONG_SETTINGS, RestartNeeded, exit_code
@@ -99,8 +101,8 @@ class Quiet:
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     scripted = Script()
-    for module in (source, identity):
-        monkeypatch.setattr(module, "consumer", lambda *_, **__: scripted)
+    monkeypatch.setattr(identity, "consumer", lambda *_, **__: scripted)
+    monkeypatch.setattr(source, "open_records", lambda *_, **__: ObjectRecords(cast("Any", scripted)))
     monkeypatch.setattr(source, "Watch", Quiet)
     return scripted
 

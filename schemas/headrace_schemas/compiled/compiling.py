@@ -1,7 +1,7 @@
 """How the readers are compiled: once, cached on disk, without the interpreter's lock.
 
 Numba's cache looks only at the file of the outermost function, so the stamp of a cached reader is a digest of all files of
-this package: an upgrade or an edit never runs old machine code.
+this package, and of the core's memory operations: an upgrade or an edit never runs old machine code.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+
+from headrace.kernel import memory
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -39,5 +41,5 @@ def entry(function: F) -> F:
 
 @cache
 def _digest() -> str:
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(memory.__file__)]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()

@@ -297,22 +297,25 @@ def consumer(bootstrap: str, **settings: object) -> Consumer:
         bootstrap: addresses of brokers.
         settings: librdkafka's settings with ``_`` for ``.``.
     """
-    return Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": _NO_GROUP,
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "auto.offset.reset": "error",
-            "enable.partition.eof": False,
-            "isolation.level": "read_committed",
-            "allow.auto.create.topics": False,
-            "fetch.queue.backoff.ms": 2,  # the default of 1000 makes reading five times slower
-            "fetch.wait.max.ms": 50,
-            **_QUIET,
-            **{name.replace("_", "."): value for name, value in settings.items()},
-        }
-    )
+    return Consumer(consumer_settings(bootstrap, settings))
+
+
+def consumer_settings(bootstrap: str, settings: Mapping[str, object]) -> dict[str, object]:
+    """What makes a consumer one without a group; see `consumer`."""
+    return {
+        "bootstrap.servers": bootstrap,
+        "group.id": _NO_GROUP,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "enable.partition.eof": False,
+        "isolation.level": "read_committed",
+        "allow.auto.create.topics": False,
+        "fetch.queue.backoff.ms": 2,  # the default of 1000 makes reading five times slower
+        "fetch.wait.max.ms": 50,
+        **_QUIET,
+        **{name.replace("_", "."): value for name, value in settings.items()},
+    }
 
 
 class TopicReader:
