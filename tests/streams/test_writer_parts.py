@@ -301,7 +301,7 @@ def test_the_log_notices_another_record_before_its_position(
     with shop.logging():  # it is the same history still
         shop.produce(10)
         shop.wait_for_log()
-    monkeypatch.setattr(identity, "digest", lambda _message: "0123456789abcdef")
+    monkeypatch.setattr(identity, "digest", lambda *_record: "0123456789abcdef")
     with (
         pytest.raises(
             IdentityError, match=r"required the record at offset \d+ of partition \d that was read before, got another"
