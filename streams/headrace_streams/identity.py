@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin import AdminClient
 
 from headrace.errors import HeadraceError, IdentityError, ServiceUnavailable
-from headrace_schemas.stores.kafka import TopicIdentity, consumer
+from headrace_schemas.stores.kafka import TopicIdentity, consumer, end_offsets
 from headrace_schemas.stores.lanes import Watermark
 from headrace_streams.errors import RestartNeeded
 from headrace_streams.starts import AGAIN
@@ -125,7 +125,12 @@ class Auditor:
             raise IdentityError(topic, f"the record at {where}, of leader epoch {mark.epoch}", got, AGAIN)
 
     def _read_at(self, topic: str, partition: int, offset: int) -> Message | None:
-        """The record at an offset or the next one behind it, an end-of-partition event behind it, or None: it ends before."""
+        """The record at an offset or the next one behind it, an end-of-partition event behind it, or None: it ends before.
+
+        Raises:
+            IdentityError: there is no such partition.
+            ServiceUnavailable: the broker does not say.
+        """
         if self._reader is None:
             self._reader = consumer(self._bootstrap, enable_partition_eof=True, queued_max_messages_kbytes=64)
         self._reader.assign([TopicPartition(topic, partition, offset)])
@@ -146,6 +151,11 @@ class Auditor:
                     raise IdentityError(topic, f"partition {partition}", "no such partition", AGAIN)
         finally:
             self._reader.unassign()
+        # Silence is what the embedded broker answers beyond its end, and any broker that is starved.
+        end = end_offsets(self._bootstrap, topic, patience_s=_SILENCE_S).get(partition, 0)
+        if end > offset:
+            reason = f"topic {topic!r}, partition {partition}: no fetch from offset {offset} was answered"
+            raise ServiceUnavailable("Kafka", self._bootstrap, reason)
         return None
 
     def _has_expired(self, topic: str, partition: int, offset: int) -> bool:

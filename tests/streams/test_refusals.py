@@ -184,6 +184,18 @@ def test_a_record_that_is_not_there_any_more_stops(script: Script, answers: list
         Auditor("nowhere:1").check_record("paid", 0, Watermark(5, 0, "feed"))
 
 
+def test_a_broker_that_is_too_busy_to_answer_is_no_other_topic(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a starved machine ten silent seconds passed for an end before the record, and the group ended for good."""
+    monkeypatch.setattr(identity, "_SILENCE_S", 0.05)
+    monkeypatch.setattr(identity, "end_offsets", lambda *_, **__: {0: 5})
+    with pytest.raises(ServiceUnavailable, match="partition 0: no fetch from offset 4 was answered"):
+        Auditor("nowhere:1").check_record("paid", 0, Watermark(5, 0, "feed"))
+    monkeypatch.setattr(identity, "end_offsets", lambda *_, **__: {0: 4})
+    with pytest.raises(IdentityError, match="got an end before it"):
+        Auditor("nowhere:1").check_record("paid", 0, Watermark(5, 0, "feed"))
+    assert not script.polls
+
+
 # --- a real one ------------------------------------------------------------------------------------------------------
 
 
