@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +22,11 @@ import numpy.typing as npt
 
 from headrace_ops.embedded import EmbeddedStack
 from headrace_ops.processes import spawn_module
-from headrace_schemas.batches import RawBatch
 from headrace_schemas.codecs import EventCodec
 from headrace_schemas.loading import LoadedProject, load_project
 from headrace_schemas.stores import kafka, online
+from headrace_schemas.stores.records import open_records
+from headrace_streams.source import SETTINGS
 from ops.benchmarks.report import Row, options, publish, row
 
 HERE = Path(__file__).parent
@@ -33,7 +34,7 @@ PARTITIONS = 4
 DAYS = 14
 FROM_US = 1_700_000_000_000_000
 CARDS, MERCHANTS, DEVICES = 100_000, 5_000, 50_000
-PATIENCE_S = 120.0
+PATIENCE_S, WAIT_S = 120.0, 0.0005
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
@@ -152,14 +153,17 @@ def consume_and_decode(loaded: LoadedProject, events: int) -> float:
     event = loaded.project.event("payments")
     codec = EventCodec(event, loaded.project.views)
     codec.warm()
-    decoded = 0
-    with kafka.TopicReader(loaded.settings.kafka, event.topic) as reader, on_first_core():
-        reader.read(1, 10)  # the connection is up
+    with on_first_core(), closing(open_records(loaded.settings.kafka, **SETTINGS)) as reader:
+        reader.assign([(event.topic, partition, 0) for partition in range(PARTITIONS)])
+        while not (fetched := reader.fetch(1, 0)[0]):  # the connection is up
+            time.sleep(WAIT_S)
+        decoded = -1
         started = time.perf_counter()
         while decoded < events - 1:
-            if messages := reader.read(20_000, 0.05):
-                raw = RawBatch.from_messages(event.topic, messages, 0)
-                decoded += codec.decode(raw).frame.height
+            for one in fetched:
+                decoded += codec.decode(one.raw).frame.height
+            if not (fetched := reader.fetch(20_000, 0)[0]):
+                time.sleep(WAIT_S)
     return decoded / (time.perf_counter() - started)
 
 

@@ -39,7 +39,7 @@ _LOST = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE
 _GONE = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID, KafkaError._UNKNOWN_TOPIC,
                    KafkaError._UNKNOWN_PARTITION})  # fmt: skip
 _REQUEST_S = 5.0
-_SETTINGS: dict[str, object] = {
+SETTINGS: dict[str, object] = {
     "enable_partition_eof": True,
     "fetch_queue_backoff_ms": 2,
     "queued_min_messages": 100_000,
@@ -112,7 +112,7 @@ class KafkaSource:
 
     def _open(self) -> Records:
         """A reader that goes on from what is reached."""
-        opened = open_records(self._bootstrap, fetch_wait_max_ms=self._fetch_time.wait_ms, **_SETTINGS)
+        opened = open_records(self._bootstrap, fetch_wait_max_ms=self._fetch_time.wait_ms, **SETTINGS)
         opened.assign([(t, p, mark.next) for (t, p), mark in self._reached.items()])
         self._unfinished = set(self._reached)
         return opened
