@@ -20,6 +20,7 @@ BENCHMARKS = (
     "kernel",
     "decode",
     "stream",
+    "windows",
     "exactly_once",
     "freshness",
     "serving",

@@ -7,6 +7,7 @@ given back. What may not live here: anything that `headrace stream` needs beyond
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import threading
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from headrace_streams.lifeline import hold
 from headrace_streams.poison import MAYBE, SURE
 from headrace_streams.pulse import Pulse
 from headrace_streams.stopping import stopped_by_signals
+
+_GIVES_WAY = 10  # nobody reads the log within milliseconds: where processors are short, features come first
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +50,8 @@ def _run(loaded: LoadedProject, options: argparse.Namespace, stop: threading.Eve
     if options.role == "log":
         from headrace_streams.log_writer import run_log_writer
 
+        with contextlib.suppress(AttributeError, OSError):
+            os.nice(_GIVES_WAY)
         return run_log_writer(loaded, stop=stop, journal=journal, pulse=pulse, careful=options.careful)
     from headrace_schemas.stores.lanes import fresh_token
     from headrace_streams.claims import Claimant
