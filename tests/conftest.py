@@ -23,7 +23,6 @@ settings.register_profile(
 )
 settings.load_profile("headrace")
 
-_LONGEST = "test_chaos.py"
 RAN = "services"
 ABSENT = "services absent"
 
@@ -76,13 +75,6 @@ def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
         used = getattr(item, "funcargs", {}).get("shared_services")
         if isinstance(used, Services):
             item.user_properties.append((RAN, f"{used.name} ({used.description})"))
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where processes share the files, the longest one comes first: nobody waits for it alone at the end."""
-    if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.path.name != _LONGEST)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -319,10 +319,10 @@ class CarefulSource:
 def singles(batch: Polled | Logged) -> list[Polled | Logged]:
     """A batch as one batch for each record; what lies behind the last record of a partition goes with it, or alone."""
 
-    def some(rows: slice, *spans: Span) -> Polled | Logged:
+    def some(rows: range, *spans: Span) -> Polled | Logged:
         if isinstance(batch, Logged):
-            return Logged(batch.topic, batch.frame[rows], spans)
-        return Polled(take(batch.raw, list(range(len(batch.raw)))[rows]), spans)
+            return Logged(batch.topic, batch.frame[rows.start : rows.stop], spans)
+        return Polled(take(batch.raw, list(rows)), spans)
 
     if isinstance(batch, Logged):
         partitions, offsets = batch.frame["_partition"].to_list(), batch.frame["_offset"].to_list()
@@ -337,9 +337,9 @@ def singles(batch: Polled | Logged) -> list[Polled | Logged]:
         upto = ends[partition]
         if row != last[partition] or upto.next != offset + 1:
             upto = type(upto)(offset + 1, upto.epoch)
-        pieces.append(some(slice(row, row + 1), Span(partition, starts[partition], upto)))
+        pieces.append(some(range(row, row + 1), Span(partition, starts[partition], upto)))
         starts[partition] = offset + 1
-    pieces += [some(slice(0, 0), Span(p, starts[p], upto)) for p, upto in ends.items() if starts[p] < upto.next]
+    pieces += [some(range(0), Span(p, starts[p], upto)) for p, upto in ends.items() if starts[p] < upto.next]
     return pieces
 
 

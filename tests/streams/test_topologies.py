@@ -140,6 +140,8 @@ def test_a_primary_of_the_cluster_is_away_for_a_while(services: Services, prefix
                 time.sleep(2.5)
                 cluster.nodes[2].send(signal.SIGCONT)
                 until(lambda: bool(run.noted("redis-back")))
+            # Each node learns by itself that the third one is back, and this test asks all of them.
+            until(lambda: all(node.client().cluster("info")["cluster_state"] == "ok" for node in cluster.nodes))
             shop.wait(run)
         assert shop.check() > 400
 
