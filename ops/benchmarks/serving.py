@@ -68,7 +68,7 @@ def main() -> int:
             many = alternate(paths, rounds, seconds, connections=CONCURRENCY)
             logged = float(metric(port, "headrace_predictions_logged"))
             lost = sum(float(value) for value in metrics(port, "headrace_prediction_log_failures"))
-    rows = compared("predict, 1 row, 36 features of 3 views, one at a time", single, 1.6)
+    rows = compared("predict, 1 row, 36 features of 3 views, one at a time", single, 1.3)
     rates = {name: [each.per_second for each in found] for name, found in many.items()}
     what = f"predict, requests per second, {CONCURRENCY} connections, one server core"
     rows.append(row(what, rates["headrace"], "requests/s", reference=("floor", rates["floor"])))
