@@ -18,6 +18,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 import headrace as hr
+from headrace import kernel
 from headrace.errors import ContractError, HeadraceError, NotFound
 from headrace.suggestions import did_you_mean
 from headrace_serving.bodies import Disconnected, json_kind, parse_object, read_body, send_json, send_problem
@@ -127,7 +128,7 @@ class FeaturesRoute:
     async def _answer(self, asked: _Asked) -> bytes:
         plan = asked.plan
         keys = plan.encode([[key[name] for key in asked.keys] for name in plan.key_fields])
-        states = await self._reader.fetch_names([plan.keys.locate(key) for key in keys])
+        states = await self._reader.fetch_names(plan.keys.locate_all(keys, kernel.hash_list(keys)))
         values = plan.read(states, np.full(len(keys), asked.at_us, dtype=np.int64))
         names = plan.view.feature_names
         entities = []
