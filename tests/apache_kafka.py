@@ -34,6 +34,8 @@ transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+# records of tests are from 1970 or last year; where they are to expire, a test removes them itself
+log.retention.ms=-1
 # a topic that a test forgot to create is a mistake here, as it is on many a cluster
 auto.create.topics.enable=false
 """

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from headrace.errors import NotFound, ServiceUnavailable, StoreError
 from headrace_schemas.batches import RawBatch
@@ -88,6 +90,45 @@ def test_reading_begins_where_it_is_told(services: Services, topic: str) -> None
 def test_reading_an_empty_topic_ends_at_once(services: Services, topic: str) -> None:
     with kafka.TopicReader(services.kafka, topic) as reader:
         assert list(reader.read_to_end()) == []
+
+
+def remove_before(services: Services, topic: str, offsets: dict[int, int]) -> None:
+    """What a broker does with records that are older than the topic's retention time."""
+    admin = AdminClient({"bootstrap.servers": services.kafka})
+    for future in admin.delete_records([TopicPartition(topic, p, offset) for p, offset in offsets.items()]).values():
+        future.result(timeout=10)
+
+
+def test_records_that_expire_while_they_are_read_are_no_silence(
+    services: Services, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if services.name == "embedded":
+        pytest.skip("the embedded broker keeps every record")
+    fill(kafka.producer(services.kafka), topic, {0: 20, 1: 3})
+    before = kafka._offsets(services.kafka, topic, 15.0)
+    remove_before(services, topic, {0: 15, 1: 3})
+    monkeypatch.setattr(kafka, "_offsets", lambda *_: before)
+    with kafka.TopicReader(services.kafka, topic, patience_s=5.0) as reader:
+        assert [(m.partition(), m.offset()) for m in reader.read_to_end()] == [(0, n) for n in range(15, 20)]
+
+
+def test_records_that_expire_while_the_ends_are_asked_for_leave_the_ends_as_they_are(
+    services: Services, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if services.name == "embedded":
+        pytest.skip("the embedded broker keeps every record")
+    fill(kafka.producer(services.kafka), topic, {0: 20, 1: 3})
+    read_to_ends, calls = kafka._read_to_ends, []
+
+    def late(*arguments: Any) -> dict[int, int] | None:
+        if not calls:
+            remove_before(services, topic, {0: 20})
+        calls.append(arguments)
+        return read_to_ends(*arguments)
+
+    monkeypatch.setattr(kafka, "_read_to_ends", late)
+    assert kafka._offsets(services.kafka, topic, 5.0) == {0: (20, 20), 1: (0, 3), 2: (0, 0)}
+    assert len(calls) == 2
 
 
 def test_a_position_that_is_lost_is_an_error_and_not_a_jump(services: Services, topic: str) -> None:

@@ -56,6 +56,8 @@ _TRANSIENT = frozenset(
     }
 )
 
+# How a consumer is told that its position is below the first record, or beyond the last.
+_REMOVED = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 
 #: Settings of a topic whose records count as long as the project: a broker keeps seven days unless it is told otherwise.
 FOR_EVER: Mapping[str, str] = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
@@ -205,10 +207,14 @@ def _offsets(bootstrap: str, topic: str, patience_s: float) -> dict[int, tuple[i
                 for partition in range(partitions)
             }
 
-        found = _patiently(bootstrap, listed, patience_s)
-        # Reading the last known record makes the broker tell the true end along with it.
-        filled = {p: max(first, end - 1) for p, (first, end) in found.items() if end > first}
-        ends = _read_to_ends(reader, topic, filled, patience_s)
+        deadline = time.monotonic() + patience_s
+        while True:
+            found = _patiently(bootstrap, listed, patience_s)
+            # Reading the last known record makes the broker tell the true end along with it.
+            filled = {p: max(first, end - 1) for p, (first, end) in found.items() if end > first}
+            ends = _read_to_ends(reader, topic, filled, deadline)
+            if ends is not None:
+                break
         if len(ends) < len(filled):
             raise ServiceUnavailable("Kafka", bootstrap, f"no fetch of topic {topic!r} was answered")
         return found | {partition: (found[partition][0], end) for partition, end in ends.items()}
@@ -216,17 +222,22 @@ def _offsets(bootstrap: str, topic: str, patience_s: float) -> dict[int, tuple[i
         reader.close()
 
 
-def _read_to_ends(reader: Consumer, topic: str, starts: Mapping[int, int], patience_s: float) -> dict[int, int]:
-    """Where each partition ends: at the high watermark, or before it, where a transaction is open or the rest was aborted."""
+def _read_to_ends(reader: Consumer, topic: str, starts: Mapping[int, int], deadline: float) -> dict[int, int] | None:
+    """Where each partition ends: at the high watermark, or before it, where a transaction is open or the rest was aborted.
+
+    None where the broker has removed a record to start at since it was listed: the listing is to be repeated.
+    """
     ends: dict[int, int] = {}
     if starts:
         reader.assign([TopicPartition(topic, partition, start) for partition, start in starts.items()])
-    deadline = time.monotonic() + patience_s
     while len(ends) < len(starts) and time.monotonic() < deadline:
         message = reader.poll(0.05)
         error = None if message is None else message.error()
-        if message is not None and error is not None and error.code() == KafkaError._PARTITION_EOF:
-            ends[int(message.partition() or 0)] = int(message.offset() or 0)
+        if message is not None and error is not None:
+            if error.code() == KafkaError._PARTITION_EOF:
+                ends[int(message.partition() or 0)] = int(message.offset() or 0)
+            elif error.code() in _REMOVED:
+                return None
         for partition, start in starts.items():
             if partition not in ends:
                 place = TopicPartition(topic, partition)
@@ -333,7 +344,7 @@ class TopicReader:
     ) -> None:
         self._bootstrap, self._topic, self._patience_s = bootstrap, topic, patience_s
         self.identity = topic_identity(bootstrap, topic, patience_s=patience_s)
-        self._consumer = consumer(bootstrap)
+        self._consumer = consumer(bootstrap, enable_partition_eof=True)
         starts = dict(start or {})
         self._consumer.assign(
             [TopicPartition(topic, p, starts.get(p, OFFSET_BEGINNING)) for p in range(self.identity.partitions)]
@@ -354,15 +365,24 @@ class TopicReader:
         Raises:
             StoreError: the broker reports that the position is lost or reading is refused.
         """
-        messages = self._consumer.consume(most, timeout_s)
-        for message in messages:
+        return self._consume(most, timeout_s)[0]
+
+    def _consume(self, most: int, timeout_s: float) -> tuple[list[Message], dict[int, int]]:
+        """The next records, and the ends that were come to: an offset by partition."""
+        records: list[Message] = []
+        ends: dict[int, int] = {}
+        for message in self._consumer.consume(most, timeout_s):
             error = message.error()
-            if error is not None and error.code() not in _TRANSIENT:
+            if error is None:
+                records.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                ends[int(message.partition() or 0)] = int(message.offset() or 0)
+            elif error.code() not in _TRANSIENT:
                 raise StoreError(
                     f"Kafka at {self._bootstrap}: topic {self._topic!r}, partition {message.partition()} "
                     f"cannot be read ({error.str()}); check that the topic is the one that was read before"
                 )
-        return [message for message in messages if message.error() is None]
+        return records, ends
 
     def read_to_end(self) -> Iterator[Message]:
         """Every record up to the end of the topic as it is now.
@@ -375,14 +395,17 @@ class TopicReader:
         left = {partition for partition, (first, end) in known.items() if end > first}
         silent_since = time.monotonic()
         while left:
-            for message in self.read(timeout_s=0.05):
+            records, reached = self._consume(10_000, 0.05)
+            for message in records:
                 silent_since = time.monotonic()
                 partition, offset = message.partition(), message.offset()
                 assert partition is not None  # a record without an error has both
                 assert offset is not None
                 if offset < ends[partition]:
                     yield message
-            # Positions and not records decide: the last offsets of a partition may be aborted or compacted away.
+            # Positions and not records decide: the last offsets of a partition may be aborted or compacted away. A reader
+            # that got no record has no position; where the rest was removed meanwhile, it is told of the end alone.
+            left -= {partition for partition, end in reached.items() if end >= ends[partition]}
             left = {tp.partition for tp in self._positions(left) if tp.offset < ends[tp.partition]}
             if left and time.monotonic() - silent_since > self._patience_s:
                 raise ServiceUnavailable("Kafka", self._bootstrap, f"topic {self._topic!r} fell silent before its end")
