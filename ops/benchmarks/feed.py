@@ -18,7 +18,8 @@ from headrace_schemas.loading import LoadedProject
 from headrace_schemas.stores import kafka
 from ops.benchmarks.stream import CARDS, DEVICES, FROM_US, MERCHANTS, PARTITIONS
 
-_STEP_S = 0.002
+_STEP_S = 0.005
+_LINGER_MS = 5  # what Kafka's own producer does since version 4
 _PREPARED = 20_000  # records, sent again and again with later times of arrival
 
 
@@ -35,9 +36,9 @@ class Feed:
         event = loaded.project.event("payments")
         self._topic, self._rate = event.topic, rate
         kafka.ensure_topics(loaded.settings.kafka, {event.topic: PARTITIONS})
-        self._producer = kafka.producer(loaded.settings.kafka, linger_ms=1)
+        self._producer = kafka.producer(loaded.settings.kafka, linger_ms=_LINGER_MS, delivery_report_only_error=True)
         codec, rng = EventCodec(event), np.random.default_rng(11)
-        self._values = [
+        values = [
             codec.encode(
                 {
                     "card": f"card{rng.integers(cards):07d}",
@@ -49,6 +50,7 @@ class Feed:
             )
             for number in range(_PREPARED)
         ]
+        self._records = [{"value": value} for value in values]
         self._times: list[float] = []
         self._counts: list[int] = []
         self._sent = 0
@@ -70,9 +72,13 @@ class Feed:
         began = time.monotonic()
         while not self._stop.is_set():
             due = int((time.monotonic() - began) * self._rate)
-            for number in range(self._sent, due):
-                self._producer.produce(self._topic, self._values[number % _PREPARED], partition=number % PARTITIONS)
-            self._sent = max(self._sent, due)
+            while self._sent < due:
+                first = self._sent % _PREPARED
+                piece = self._records[first : first + due - self._sent]
+                # One partition for each step, as Kafka's own producer sticks to one for a batch. One call for all takes a third
+                # of the time that a call for each would take.
+                self._producer.produce_batch(self._topic, piece, partition=len(self._times) % PARTITIONS)
+                self._sent += len(piece)
             self._producer.poll(0)
             self._times.append(time.monotonic())
             self._counts.append(self._sent)

@@ -25,6 +25,7 @@ from headrace_schemas.settings import Settings
 from headrace_schemas.stores.forgotten import read_forgotten
 from headrace_schemas.stores.kafka import (
     TopicIdentity,
+    answers_at_once,
     end_offsets,
     ensure_topics,
     first_offsets,
@@ -316,7 +317,8 @@ def run_log_writer(
     decoder = LogDecoder(loaded, ids, box, {}, registry, forgetting.keep)
     sweep = _Sweep(settings, tables, ids, decoder, forgetting, journal)
     sweep()
-    source = KafkaSource(settings.kafka, assignments, journal, pause_ms=_PAUSE_MS)
+    at_once = answers_at_once(settings.kafka)
+    source = KafkaSource(settings.kafka, assignments, journal, pause_ms=_PAUSE_MS, at_once=at_once)
     known = schemas_known(source, events, registry, journal)
     parts = Parts(0, 1, Opening(0, 1, topics), known, decoder.decode, LogSink(tables, journal, pace, sweep=sweep))
     stuck = stands_still(settings, "log", 0, starts)

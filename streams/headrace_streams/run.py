@@ -15,6 +15,7 @@ from headrace_schemas.keys import ViewKeys
 from headrace_schemas.loading import LoadedProject
 from headrace_schemas.settings import Settings
 from headrace_schemas.stores.forgotten import read_forgotten
+from headrace_schemas.stores.kafka import answers_at_once
 from headrace_schemas.stores.log import event_log
 from headrace_schemas.stores.schema_registry import registry_of
 from headrace_schemas.stores.topology import parse_topology
@@ -191,7 +192,7 @@ def _parts(
     decoder = Decoder(loaded.project, prepared.views, ids, workers, box, read_poison(settings), registry, forgotten)
     source = KafkaSource(
         settings.kafka, prepared.assignments, journal,
-        most=options.most_records, watch_s=options.watch_s, outage_s=outage_s,
+        most=options.most_records, watch_s=options.watch_s, outage_s=outage_s, at_once=answers_at_once(settings.kafka),
         also=longer_list(settings, len(forgotten), every_s=options.watch_s),
     )  # fmt: skip
     known = schemas_known(source, loaded.project.events, registry, journal, outage_s=outage_s)

@@ -77,8 +77,9 @@ class KafkaSource:
         most: records of one poll.
         watch_s: time between checks of identity.
         outage_s: how long the broker may be away.
-        pause_ms: how long a record may lie unseen: between two looks at a silent source, and how long a broker without records
-            keeps a request open (`headrace_streams.fetching`).
+        pause_ms: how long a record may lie unseen: between two looks at a silent source, and at the broker
+            (`headrace_streams.fetching`).
+        at_once: the broker answers a waiting fetch as soon as there is a record (`kafka.answers_at_once`).
         also: something more that is checked in the background, with the identities.
     """
 
@@ -92,6 +93,7 @@ class KafkaSource:
         watch_s: float = 3.0,
         outage_s: float = 60.0,
         pause_ms: int = 2,
+        at_once: bool = False,
         also: Callable[[], None] = lambda: None,
     ) -> None:
         self.pause_ms = pause_ms
@@ -105,14 +107,14 @@ class KafkaSource:
         self._heard: dict[tuple[str, int], float] = {}
         self._began = time.monotonic()
         self.clock = Clock()
-        self._fetch_time = FetchTime(pause_ms)
+        self._fetch_time = FetchTime(pause_ms, at_once=at_once)
         self._records = self._open()
         known = {assignment.topic: assignment.identity for assignment in assignments}
         self._watch = Watch(bootstrap, known, self.reached, every_s=watch_s, outage_s=outage_s, also=also)
 
     def _open(self) -> Records:
         """A reader that goes on from what is reached."""
-        opened = open_records(self._bootstrap, fetch_wait_max_ms=self._fetch_time.wait_ms, **SETTINGS)
+        opened = open_records(self._bootstrap, **self._fetch_time.settings(), **SETTINGS)
         opened.assign([(t, p, mark.next) for (t, p), mark in self._reached.items()])
         self._unfinished = set(self._reached)
         return opened

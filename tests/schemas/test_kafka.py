@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 from headrace.errors import NotFound, ServiceUnavailable, StoreError
 from headrace_schemas.batches import RawBatch
 from headrace_schemas.stores import kafka
+from headrace_schemas.stores.records import open_records
 from tests.services import Services
 
 
@@ -78,6 +79,25 @@ def test_reading_to_the_end_yields_every_record_once(services: Services, topic: 
     with kafka.TopicReader(services.kafka, topic) as reader:
         found = sorted((m.partition(), m.offset()) for m in reader.read_to_end())
     assert found == [(0, n) for n in range(700)] + [(1, n) for n in range(30)]
+
+
+def test_a_broker_says_whether_it_answers_a_waiting_fetch_at_once(services: Services, topic: str) -> None:
+    assert kafka.answers_at_once(services.kafka) is (services.name == "real")
+    if services.name != "real":
+        return
+    reader = open_records(services.kafka, fetch_wait_max_ms=20_000)
+    try:
+        reader.assign([(topic, 0, 0)])
+        assert reader.fetch(10, 0) == ([], [])
+        time.sleep(1.0)  # the fetch is open
+        fill(kafka.producer(services.kafka), topic, {0: 1})
+        began, found = time.monotonic(), 0
+        while not found and time.monotonic() - began < 10.0:
+            found = len(reader.fetch(10, 0)[0])
+            time.sleep(0.01)
+        assert found == 1
+    finally:
+        reader.close()
 
 
 def test_reading_begins_where_it_is_told(services: Services, topic: str) -> None:

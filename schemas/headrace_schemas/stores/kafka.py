@@ -34,6 +34,7 @@ _Result = TypeVar("_Result")
 PATIENCE_S = 15.0  # how long a missing broker is waited for before the error
 _REQUEST_S = 5.0
 _PAUSE_S = 0.25
+EMBEDDED = "headrace-"  # what the embedded broker's cluster id begins with
 _NO_GROUP = "headrace-reader"  # librdkafka wants a group id even where nothing is ever committed
 # librdkafka writes every failed connection to stderr by itself; what matters comes back as an error with a message.
 _QUIET = {"log_level": 0}
@@ -137,6 +138,19 @@ def delete_topics(bootstrap: str, topics: Sequence[str], *, patience_s: float = 
 
     if topics:
         _patiently(bootstrap, delete, patience_s)
+
+
+def answers_at_once(bootstrap: str) -> bool:
+    """Whether the broker answers a waiting fetch as soon as there is a record, as Apache Kafka does.
+
+    The embedded broker answers when the fetch's time is over. False too where the broker does not say what it is.
+    """
+    admin = _admin(bootstrap)  # a client that is dropped takes its answers with it
+    try:
+        described = admin.describe_cluster(request_timeout=_REQUEST_S).result(timeout=2 * _REQUEST_S)
+    except (KafkaException, TimeoutError):
+        return False
+    return not str(described.cluster_id).startswith(EMBEDDED)
 
 
 def topic_names(bootstrap: str, *, patience_s: float = PATIENCE_S) -> list[str]:
