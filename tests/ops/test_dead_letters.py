@@ -8,7 +8,6 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -118,15 +117,20 @@ def test_a_replay_that_is_killed_sends_every_letter_once(services: Services, pre
     set_aside(shop, MANY)
     chance = random.Random(62)
     command = [sys.executable, "-m", "headrace_ops", "dead-letters", "replay", "--all", "-p", str(tmp_path)]
-    slowly = "s = d._send; d._AT_ONCE = 1; d._send = lambda *a: (time.sleep(0.002), s(*a))"
-    program = f"import headrace_ops.dead_letters as d, runpy, sys, time; {slowly}; sys.argv = {command[2:]!r}; "
+    telling = "s = d._send; d._AT_ONCE = 1; d._send = lambda *a: (print('sends', flush=True), s(*a))"
+    program = f"import headrace_ops.dead_letters as d, runpy, sys; {telling}; sys.argv = {command[2:]!r}; "
     program += "runpy.run_module('headrace_ops', run_name='__main__')"
     struck = 0
     for _ in range(40):
-        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(chance.uniform(1.0, 2.5) if struck < 3 else 60)
-        process.kill()
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        left = chance.randrange(1, MANY // 8) if struck < 3 else MANY + 1
+        with process.stdout as told:
+            while left and (line := told.readline()):
+                left -= line == "sends\n"
+            if not left:
+                process.kill()  # in the middle of a transaction, or just behind it
+            told.read()
         if process.wait() == 0:
             break
         struck += 0 < len(read_box(shop.loaded.settings).replayed_us) < MANY

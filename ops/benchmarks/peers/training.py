@@ -161,7 +161,8 @@ def _timed(command: Sequence[str], directory: Path) -> dict[str, object]:
     except subprocess.TimeoutExpired:
         raise Missing(f"not done within {MOST_S} s") from None
     if done.returncode:
-        raise Missing(f"it failed: {(done.stderr or f'signal {-done.returncode}').strip()[-300:]}")
+        reason = done.stderr.strip().splitlines()[-1:] or [f"signal {-done.returncode}"]
+        raise Missing(f"it failed: {reason[0][-300:]}")
     found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     return found
 
