@@ -52,6 +52,7 @@ class ApacheKafka:
     name = "real-kafka"
 
     def __init__(self, java: str, jars: Path) -> None:
+        # A second compiler took a fifth to a third of a core for half a minute and more; tests and benchmarks have two cores.
         self._java = [java, "-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*"]
         # A leading "-" would read as an option of the storage tool.
         self._cluster_id = "h" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
